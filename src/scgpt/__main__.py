@@ -1,0 +1,7 @@
+"""``python -m scgpt``."""
+
+import sys
+
+from scgpt.cli import main
+
+sys.exit(main())

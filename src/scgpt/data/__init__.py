@@ -1,0 +1,23 @@
+"""From an expression matrix to tokens."""
+
+from scgpt._token_batch import TokenBatch
+
+from ._binning import bin_values
+from ._cells import Cells
+from ._hashing import derive_key
+from ._masking import mask_values
+from ._matching import GeneMatch, match_genes
+from ._tokenizer import Tokenizer
+from ._vocab import GeneVocab
+
+__all__ = [
+    "Cells",
+    "GeneMatch",
+    "GeneVocab",
+    "TokenBatch",
+    "Tokenizer",
+    "bin_values",
+    "derive_key",
+    "mask_values",
+    "match_genes",
+]

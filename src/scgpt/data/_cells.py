@@ -1,0 +1,133 @@
+"""Rows of an AnnData, wherever it keeps its matrix, as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from numpy.typing import NDArray
+
+from scgpt._token_batch import TokenBatch
+
+from ._tokenizer import Tokenizer
+
+# Columns of a column-major matrix on disk that are read at a time.
+_COLUMN_BLOCK = 2048
+
+
+class Cells:
+    """The cells of a data set, read and tokenised in any portions.
+
+    Works on sparse and dense matrices in memory, on views, on matrices on disk (``backed``, zarr) and on dask arrays;
+    of the last two only the rows asked for are loaded.
+
+    Parameters
+    ----------
+    adata
+        The data set.
+    token_ids
+        ``(n_vars,)`` as :func:`~scgpt.data.match_genes` gives.
+    layer
+        Layer with counts or log-normalised values; ``.X`` by default.
+    batch_labels
+        ``(n_obs,)`` experimental batch of each cell.
+    labels
+        ``(n_obs,)`` class of each cell.
+
+    Raises
+    ------
+    KeyError
+        When there is no such layer.
+    ValueError
+        When the data set has no cell or no matrix.
+    """
+
+    def __init__(
+        self,
+        adata: AnnData,
+        token_ids: NDArray[np.int64],
+        *,
+        layer: str | None = None,
+        batch_labels: NDArray[np.int64] | None = None,
+        labels: NDArray[np.int64] | None = None,
+    ):
+        if adata.n_obs == 0:
+            raise ValueError("The data set has no cell.")
+        self.token_ids = token_ids
+        self.batch_labels = batch_labels
+        self.labels = labels
+        self._n_cells = adata.n_obs
+        self._rows = _row_reader(adata, layer)
+
+    def __len__(self) -> int:
+        return self._n_cells
+
+    def rows(self, index: NDArray[np.int64]) -> sp.csr_matrix:
+        """Return the expression of some cells, ``(len(index), n_vars)``, in the order given."""
+        order = np.argsort(index, kind="stable")
+        rows = self._rows(index[order])
+        return rows if np.array_equal(order, np.arange(len(order))) else rows[np.argsort(order)]
+
+    def tokenize(self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0) -> TokenBatch:
+        """Return some cells as tokens, with their labels, in the order given."""
+        batch = tokenizer(self.rows(index), self.token_ids, cell_index=index, key=key)
+        labels = {
+            name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
+            for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))
+            if values is not None
+        }
+        return replace(batch, **labels)
+
+
+def _row_reader(adata: AnnData, layer: str | None) -> Callable[[NDArray[np.int64]], sp.csr_matrix]:
+    """Return a function from sorted row numbers to these rows."""
+    layers = [key for key in adata.layers if key is not None]  # None is .X
+    if layer is not None and layer not in layers:
+        raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
+    if layer is None and adata.isbacked and adata.is_view:
+        # The matrix of a view on disk would be loaded whole; a view of the view loads its rows alone.
+        return lambda index: sp.csr_matrix(adata[index].X)
+    matrix: Any = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError(f"adata.X is empty; name the layer with the expression by layer=, one of {layers}.")
+    if isinstance(matrix, CSCDataset):
+        return lambda index: _rows_of_csc(matrix, index)
+    if isinstance(matrix, CSRDataset):
+        return lambda index: sp.csr_matrix(matrix[_as_slice(index)])
+    if isinstance(matrix, h5py.Dataset) or hasattr(matrix, "chunks"):  # dense on disk, zarr or dask
+        return lambda index: _dense_or_lazy_rows(matrix, index)
+    if sp.issparse(matrix):
+        matrix = matrix.tocsr()
+        return lambda index: sp.csr_matrix(matrix[_as_slice(index)])
+    return lambda index: sp.csr_matrix(np.asarray(matrix[_as_slice(index)]))
+
+
+def _as_slice(index: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Consecutive rows as a slice, which every matrix reads faster."""
+    if len(index) and index[-1] - index[0] + 1 == len(index) and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def _dense_or_lazy_rows(matrix: Any, index: NDArray[np.int64]) -> sp.csr_matrix:
+    unique, inverse = np.unique(index, return_inverse=True)  # h5py wants rising rows
+    rows = matrix[_as_slice(unique)]
+    rows = rows.compute() if hasattr(rows, "compute") else rows
+    rows = sp.csr_matrix(rows)
+    return rows if len(unique) == len(index) else rows[inverse]
+
+
+def _rows_of_csc(matrix: CSCDataset, index: NDArray[np.int64]) -> sp.csr_matrix:
+    n_vars = matrix.shape[1]
+    blocks = [
+        sp.csr_matrix(matrix[:, start : min(start + _COLUMN_BLOCK, n_vars)])[index]
+        for start in range(0, n_vars, _COLUMN_BLOCK)
+    ]
+    return sp.csr_matrix(sp.hstack(blocks, format="csr"))

@@ -1,0 +1,58 @@
+"""Hiding values that a model is to predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from scgpt._token_batch import TokenBatch
+
+from ._hashing import uniform_of
+
+
+def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, key: int = 0) -> TokenBatch:
+    """Hide the values of a share of each cell's genes.
+
+    Which genes are hidden depends on ``key``, the cell and the gene alone. ``<cls>`` is never hidden, and of the
+    genes of a cell at least one stays known.
+
+    Parameters
+    ----------
+    batch
+        Cells with their values.
+    share
+        Share of each cell's genes to hide, rounded down.
+    mask_value
+        What stands for a hidden value.
+    key
+        Another key hides other genes.
+
+    Returns
+    -------
+    The batch with values masked; ``targets`` holds the true values and ``predict`` is True where they are hidden.
+
+    Raises
+    ------
+    ValueError
+        When ``share`` is not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share of masked values must lie in [0, 1], not {share}.")
+    cells = batch.cell_of_token.numpy()
+    lengths, first = batch.lengths.numpy(), batch.first.numpy()
+    chance = uniform_of(key, batch.cell_index.numpy()[cells], batch.gene_ids.numpy())
+    chance[first] = 2.0  # <cls> sorts last
+    order = np.lexsort((chance, cells))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order)) - first[cells[order]]
+    n_genes = lengths - 1
+    n_hidden = np.minimum(np.floor(n_genes * share), n_genes - 1)
+    hidden = torch.from_numpy(rank < n_hidden[cells])
+    return replace(
+        batch,
+        values=batch.values.masked_fill(hidden, mask_value),
+        targets=batch.values,
+        predict=hidden,
+    )

@@ -1,0 +1,237 @@
+"""From rows of a sparse expression matrix to a packed batch of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from scgpt._token_batch import TokenBatch
+
+from ._binning import Ties, bin_expressed
+from ._checks import NEGATIVE, NOT_FINITE, raise_for_values
+from ._hashing import hash_ids
+from ._vocab import GeneVocab
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Turns cells into tokens: ``<cls>``, then each expressed gene of the vocabulary with its binned value.
+
+    A cell is binned on all its genes first. If it has more than ``max_length - 1`` of them, it keeps genes in the
+    order of a fixed hash of their ids, so that the choice depends neither on chance nor on other cells.
+
+    Parameters
+    ----------
+    vocab
+        The model's genes.
+    n_bins
+        Number of value bins, zero included; None leaves values as they are.
+    max_length
+        Most tokens of a cell, ``<cls>`` included.
+    ties
+        Where values that fall on several bins go, see :func:`~scgpt.data.bin_values`.
+    include_zeros
+        Whether genes that were measured and are not expressed are tokens too, with value 0.
+    cls_value
+        Value of the ``<cls>`` token.
+    mask_value
+        Value that stands for a hidden one.
+
+    Raises
+    ------
+    ValueError
+        When a setting is out of range.
+    """
+
+    vocab: GeneVocab
+    n_bins: int | None = 51
+    max_length: int = 1200
+    ties: Ties = "middle"
+    include_zeros: bool = False
+    cls_value: float = -2.0
+    mask_value: float = -1.0
+
+    def __post_init__(self):
+        if self.n_bins is not None and self.n_bins < 3:
+            raise ValueError(f"n_bins must be at least 3, or None for unbinned values, not {self.n_bins}.")
+        if self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2 (<cls> and one gene), not {self.max_length}.")
+        if self.ties not in ("middle", "spread"):
+            raise ValueError(f"ties must be 'middle' or 'spread', not {self.ties!r}.")
+
+    def __call__(
+        self,
+        matrix: sp.csr_matrix | sp.csr_array,
+        token_ids: NDArray[np.int64],
+        *,
+        cell_index: NDArray[np.int64] | None = None,
+        key: int = 0,
+    ) -> TokenBatch:
+        """Tokenise cells.
+
+        Parameters
+        ----------
+        matrix
+            ``(n_cells, n_vars)`` CSR, counts or log-normalised values.
+        token_ids
+            ``(n_vars,)`` id of each variable's gene, -1 to leave it out, as :func:`~scgpt.data.match_genes` gives.
+        cell_index
+            ``(n_cells,)`` rows of the cells in their data set.
+        key
+            Decides ties that are spread at random.
+
+        Returns
+        -------
+        A batch of ``n_cells`` cells in the order of the rows. A cell without expressed genes is ``<cls>`` alone.
+
+        Raises
+        ------
+        ValueError
+            When the matrix holds negative, NaN or infinite values.
+        """
+        if matrix.shape[1] != len(token_ids):
+            raise ValueError(f"The matrix has {matrix.shape[1]} variables and token_ids {len(token_ids)}.")
+        if cell_index is None:
+            cell_index = np.arange(matrix.shape[0])
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+        indptr = matrix.indptr.astype(np.int64, copy=False)
+        indices = matrix.indices.astype(np.int32, copy=False)
+        data = matrix.data.astype(np.float32, copy=False)
+
+        genes, column_slot = np.unique(token_ids[token_ids >= 0], return_inverse=True)
+        slots = np.full(len(token_ids), -1, np.int64)
+        slots[token_ids >= 0] = column_slot
+        if len(genes) < (token_ids >= 0).sum():
+            indptr, indices, data = _merge(indptr, indices, data, slots, len(genes))
+            slots = np.arange(len(genes))
+
+        n_genes, flags = _survey(indptr, indices, data, slots)
+        raise_for_values(flags, cell_index)
+        if self.include_zeros:
+            n_genes[:] = len(genes)
+        offsets = np.zeros(len(n_genes) + 1, np.int64)
+        np.cumsum(np.minimum(n_genes, self.max_length - 1) + 1, out=offsets[1:])
+        gene_ids, values = _fill(
+            indptr, indices, data, slots, genes, hash_ids(genes), n_genes, offsets, self.include_zeros,
+            self.n_bins or 0, self.ties == "spread", np.uint64(key), cell_index, self.vocab.cls_id, self.cls_value,
+        )  # fmt: skip
+        return TokenBatch(
+            gene_ids=torch.from_numpy(gene_ids),
+            values=torch.from_numpy(values),
+            offsets=torch.from_numpy(offsets),
+            cell_index=torch.from_numpy(np.ascontiguousarray(cell_index, dtype=np.int64)),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything but the vocabulary as plain values, ready for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "vocab"}
+
+    @classmethod
+    def from_settings(cls, vocab: GeneVocab, settings: Mapping[str, Any]) -> Tokenizer:
+        """Build from a vocabulary and what :meth:`settings` gave.
+
+        Raises
+        ------
+        ValueError
+            When a setting is unknown.
+        """
+        unknown = sorted(set(settings) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"Unknown tokenizer settings {unknown}; written by a newer version of scgpt-tools?")
+        return cls(vocab, **settings)
+
+
+# A slot is a gene's place among the genes that the data set and the vocabulary share.
+
+
+@numba.njit(parallel=True, cache=True)
+def _survey(indptr, indices, data, slots):
+    """Count each cell's expressed genes and flag values that cannot be."""
+    n_cells = len(indptr) - 1
+    n_genes = np.zeros(n_cells, np.int64)
+    flags = np.zeros(n_cells, np.uint8)
+    for cell in numba.prange(n_cells):
+        count, flag = 0, 0
+        for i in range(indptr[cell], indptr[cell + 1]):
+            if not np.isfinite(data[i]):
+                flag |= NOT_FINITE
+            elif data[i] < 0:
+                flag |= NEGATIVE
+            elif data[i] > 0 and slots[indices[i]] >= 0:
+                count += 1
+        n_genes[cell] = count
+        flags[cell] = flag
+    return n_genes, flags
+
+
+@numba.njit(cache=True)
+def _merge(indptr, indices, data, slots, n_slots):
+    """Rewrite the matrix with one column for each slot; of several columns with one slot the highest value stays."""
+    new_indptr = np.zeros_like(indptr)
+    new_indices = np.empty_like(indices)
+    new_data = np.empty_like(data)
+    where = np.full(n_slots, -1, np.int64)  # position in the new row of each slot seen in it
+    n = 0
+    for cell in range(len(indptr) - 1):
+        start = n
+        for i in range(indptr[cell], indptr[cell + 1]):
+            slot = slots[indices[i]]
+            if slot < 0:
+                continue
+            if where[slot] < start:
+                where[slot] = n
+                new_indices[n], new_data[n] = slot, data[i]
+                n += 1
+            elif not data[i] <= new_data[where[slot]]:  # NaN stays, to be found later
+                new_data[where[slot]] = data[i]
+        new_indptr[cell + 1] = n
+    return new_indptr, new_indices[:n], new_data[:n]
+
+
+@numba.njit(parallel=True, cache=True)
+def _fill(
+    indptr, indices, data, slots, genes, gene_hash, n_genes, offsets, include_zeros, n_bins, spread, key, cell_index,
+    cls_id, cls_value,
+):  # fmt: skip
+    gene_ids = np.empty(offsets[-1], np.int64)
+    values = np.empty(offsets[-1], np.float32)
+    for cell in numba.prange(len(n_genes)):
+        n = n_genes[cell]
+        # The cell's genes, with zeros or without.
+        cell_slots = np.arange(n) if include_zeros else np.empty(n, np.int64)
+        cell_values = np.zeros(n, np.float32)
+        k = 0
+        for i in range(indptr[cell], indptr[cell + 1]):
+            slot = slots[indices[i]]
+            if slot >= 0 and data[i] > 0:
+                place = slot if include_zeros else k
+                cell_slots[place], cell_values[place] = slot, data[i]
+                k += 1
+        if n_bins > 0 and k > 0:
+            expressed = np.flatnonzero(cell_values)
+            bins = np.empty(k, np.float32)
+            bin_expressed(
+                cell_values[expressed], n_bins, spread, key, cell_index[cell], genes[cell_slots[expressed]], bins
+            )
+            cell_values[expressed] = bins
+
+        position = offsets[cell]
+        gene_ids[position], values[position] = cls_id, cls_value
+        capacity = offsets[cell + 1] - position - 1
+        last = np.uint64(0)
+        if n > capacity:
+            last = np.partition(gene_hash[cell_slots], capacity - 1)[capacity - 1]
+        for i in range(n):
+            if n == capacity or gene_hash[cell_slots[i]] <= last:
+                position += 1
+                gene_ids[position], values[position] = genes[cell_slots[i]], cell_values[i]
+    return gene_ids, values

@@ -1,0 +1,17 @@
+"""Where checkpoints come from and go to."""
+
+from ._checkpoint import Checkpoint, LoadReport, read_checkpoint, write_checkpoint
+from ._official import read_official
+from ._resolve import cache_folder, known_checkpoints, read, resolve
+
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "cache_folder",
+    "known_checkpoints",
+    "read",
+    "read_checkpoint",
+    "read_official",
+    "resolve",
+    "write_checkpoint",
+]

@@ -1,0 +1,302 @@
+"""A model's weights with everything needed to use them, and its folder on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scgpt.data import GeneVocab, Tokenizer
+from scgpt.nn import ScGPTConfig, ScGPTNetwork
+
+WEIGHTS, CONFIG, VOCAB, REGISTRY = "model.safetensors", "config.json", "vocab.json", "registry.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What came out of a checkpoint's file and what did not.
+
+    Parameters
+    ----------
+    source
+        Folder that was read.
+    sha256
+        Hash of the file of weights.
+    loaded
+        Parts of the network with weights from the file.
+    fresh
+        Parts that start from random weights, because the caller asked for that.
+    dropped
+        Parts in the file that the caller has switched off.
+    """
+
+    source: str
+    sha256: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.source}: loaded {', '.join(self.loaded)}"
+        for name in ("fresh", "dropped"):
+            text += f"; {name}: {', '.join(getattr(self, name))}" if getattr(self, name) else ""
+        return text
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Weights of an :class:`~scgpt.nn.ScGPTNetwork` and what they were made with.
+
+    Parameters
+    ----------
+    config
+        The network's config.
+    state_dict
+        Its weights, complete, under our names.
+    tokenizer
+        How cells become tokens, vocabulary included.
+    report
+        What came out of the file.
+    registry
+        The scvi-tools registry that the model was saved with, empty if none.
+    """
+
+    config: ScGPTConfig
+    state_dict: dict[str, Tensor]
+    tokenizer: Tokenizer
+    report: LoadReport
+    registry: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def vocab(self) -> GeneVocab:
+        """The genes that the model knows."""
+        return self.tokenizer.vocab
+
+    def adapt(self, fresh: Iterable[str] = (), **changes: Any) -> Checkpoint:
+        """Return the checkpoint for a changed config.
+
+        Parameters
+        ----------
+        fresh
+            Parts of the network (``"gep"``, ``"cls"``, ``"batches"``, ...) to start from random weights.
+        **changes
+            Fields of :class:`~scgpt.nn.ScGPTConfig` and their new values. A part that is switched off is dropped.
+
+        Raises
+        ------
+        ValueError
+            When weights that the new config needs are missing or have another shape, and their part is not in
+            ``fresh``.
+        """
+        config = replace(self.config, **changes)
+        state_dict, report = complete(config, self.state_dict, self.report, fresh=fresh)
+        return replace(self, config=config, state_dict=state_dict, report=report)
+
+
+def complete(
+    config: ScGPTConfig,
+    state_dict: Mapping[str, Tensor],
+    report: LoadReport,
+    *,
+    fresh: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
+    seed: int = 0,
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Check weights against a config and fill in the parts that start fresh.
+
+    Parameters
+    ----------
+    config
+        What the network is to be.
+    state_dict
+        Weights under our names.
+    report
+        Source and hash, carried over.
+    fresh
+        Parts to start from random weights.
+    unexpected
+        Keys of the file that have no name with us.
+    seed
+        Of the random weights.
+
+    Returns
+    -------
+    A state dict that loads strictly, and the report.
+
+    Raises
+    ------
+    ValueError
+        When anything is missing, unexpected or of another shape, other than in ``fresh`` parts and in whole parts
+        that the config switches off.
+    """
+    fresh = tuple(dict.fromkeys(fresh))
+    # Without fresh parts the network is only asked for names and shapes.
+    with torch.device("cpu" if fresh else "meta"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expected = ScGPTNetwork(config).state_dict()
+    parts = list(dict.fromkeys(_part(name) for name in expected))
+    if strange := sorted(set(fresh) - set(parts)):
+        raise ValueError(f"fresh={strange}: the network has no such parts; it has {parts}.")
+
+    given = {name: tensor for name, tensor in state_dict.items() if _part(name) not in fresh}
+    dropped = sorted({_part(name) for name in given} - set(parts))
+    given = {name: tensor for name, tensor in given.items() if _part(name) in parts}
+    wanted = {name: tensor for name, tensor in expected.items() if _part(name) not in fresh}
+    problems = {
+        "missing": sorted(set(wanted) - set(given)),
+        "unexpected": sorted({*unexpected, *given} - set(wanted)),
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in sorted(set(wanted) & set(given))
+            if given[name].shape != wanted[name].shape
+        ],
+    }
+    if any(problems.values()):
+        lines = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
+        affected = sorted({_part(n) for n in problems["missing"] + problems["of another shape"]} & set(parts))
+        hint = f" To start these parts from random weights, pass fresh={affected}." if affected else ""
+        raise ValueError(f"The weights in {report.source} do not fit: {'; '.join(lines)}.{hint}")
+
+    whole = expected | {name: given[name].to(expected[name].dtype) for name in wanted}
+    loaded = tuple(p for p in parts if p not in fresh)
+    return whole, replace(report, loaded=loaded, fresh=fresh, dropped=tuple(dropped))
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a folder that :func:`write_checkpoint` or a model's ``save`` wrote.
+
+    Parameters
+    ----------
+    folder
+        Holds ``model.safetensors``, ``config.json`` and ``vocab.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When a file is missing.
+    ValueError
+        When a file is damaged, or they do not fit each other.
+    """
+    folder = Path(folder)
+    require_files(folder, (WEIGHTS, CONFIG, VOCAB))
+    settings = read_json(folder / CONFIG)
+    if settings.get("format") != FORMAT:
+        raise ValueError(f"{folder / CONFIG} has format {settings.get('format')!r}; this version reads {FORMAT}.")
+    try:
+        config = ScGPTConfig.from_dict(settings["network"])
+        tokenizer = Tokenizer.from_settings(GeneVocab.load(folder / VOCAB), settings["tokenizer"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error!r}.") from None
+    check_vocabulary(config.n_tokens, tokenizer.vocab, folder)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is damaged or truncated ({error}); copy or save it again.") from None
+    report = LoadReport(source=str(folder), sha256=sha256(folder / WEIGHTS), loaded=())
+    state_dict, report = complete(config, weights, report)
+    registry = read_json(folder / REGISTRY) if (folder / REGISTRY).exists() else {}
+    return Checkpoint(config, state_dict, tokenizer, report, registry)
+
+
+def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write a checkpoint as ``model.safetensors``, ``config.json``, ``vocab.json`` and ``registry.json``.
+
+    The folder appears whole or not at all; one that is overwritten stays until the new one is complete.
+
+    Parameters
+    ----------
+    checkpoint
+        What to write.
+    folder
+        Where.
+    overwrite
+        Replace a folder that is there.
+
+    Raises
+    ------
+    FileExistsError
+        When the folder is there and not to be overwritten.
+    """
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"{folder} already exists; pass overwrite=True to replace it, or name another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}, new / WEIGHTS)
+        settings = {
+            "format": FORMAT,
+            "scgpt-tools": version("scgpt-tools"),
+            "source": {"folder": Path(checkpoint.report.source).name, "sha256": checkpoint.report.sha256},
+            "network": checkpoint.config.to_dict(),
+            "tokenizer": checkpoint.tokenizer.settings(),
+        }
+        (new / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        checkpoint.vocab.save(new / VOCAB)
+        (new / REGISTRY).write_text(json.dumps(checkpoint.registry, indent=1), encoding="utf-8")
+        new.chmod(0o755)  # what mkdtemp and safetensors make is private
+        (new / WEIGHTS).chmod(0o644)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            folder.rename(old / "old")
+            new.rename(folder)
+            shutil.rmtree(old)
+        else:
+            new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_vocabulary(n_tokens: int, vocab: GeneVocab, folder: Path) -> None:
+    """Raise where an embedding and a vocabulary are of two sizes."""
+    if n_tokens != len(vocab):
+        raise ValueError(
+            f"The vocabulary in {folder} has {len(vocab)} tokens and the gene embedding {n_tokens} rows: "
+            f"{VOCAB} belongs to another checkpoint."
+        )
+
+
+def require_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise for a folder that is not there or lacks files."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; a checkpoint is {', '.join(names)}.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, with an error that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); download or write it again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object.")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _part(name: str) -> str:
+    return name.split(".", 1)[0]
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,214 @@
+"""Saving and loading models as safetensors and JSON, never as pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import anndata
+import numpy as np
+from anndata import AnnData
+from scvi.data._constants import _MODEL_NAME_KEY, _SETUP_ARGS_KEY
+from scvi.model._utils import parse_device_args
+
+from scgpt import hub
+from scgpt.data import Tokenizer
+from scgpt.hub import Checkpoint, LoadReport
+from scgpt.module import ScGPTModule
+
+_ADATA = "adata.h5ad"
+
+
+class PersistenceMixin:
+    """``from_pretrained``, ``save`` and ``load`` for models around an :class:`~scgpt.module.ScGPTModule`."""
+
+    module: ScGPTModule
+    tokenizer: Tokenizer
+    load_report: LoadReport | None
+    registry_: dict[str, Any]
+    adata: AnnData | None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        adata: AnnData | None = None,
+        *,
+        fresh: Iterable[str] = (),
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        **changes: Any,
+    ) -> Self:
+        """Build a model from a checkpoint of the authors or of ours.
+
+        Parameters
+        ----------
+        model
+            A folder, or a name such as ``"whole-human"`` (see :func:`scgpt.hub.resolve`).
+        adata
+            Data set to train on, set up with ``setup_anndata``. Not needed to embed.
+        fresh
+            Parts of the network to start from random weights (``"gep"``, ``"cls"``, ``"batches"``, ``"dar"``, ...).
+            Without it, weights that are missing or do not fit are an error.
+        accelerator
+            As in Lightning.
+        device
+            As in Lightning.
+        **changes
+            Fields of :class:`~scgpt.nn.ScGPTConfig` to change, such as ``n_classes``.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the folder, a file in it, or a download is missing.
+        ValueError
+            When the files are damaged or do not fit each other.
+
+        Examples
+        --------
+        >>> model = SCGPT.from_pretrained("whole-human")  # doctest: +SKIP
+        >>> adata.obsm["X_scGPT"] = model.get_latent_representation(adata)  # doctest: +SKIP
+        """
+        checkpoint = hub.read(model, fresh=fresh, **changes)
+        registry = None if adata is not None else _own_registry(checkpoint.registry, cls.__name__)
+        return cls._from_checkpoint(checkpoint, adata, registry, accelerator, device)
+
+    def save(
+        self,
+        dir_path: str | Path,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **anndata_write_kwargs: Any,
+    ) -> None:
+        """Save the model as ``model.safetensors``, ``config.json``, ``vocab.json`` and ``registry.json``.
+
+        Parameters
+        ----------
+        dir_path
+            Folder; it appears whole or not at all.
+        overwrite
+            Replace a folder that is there.
+        save_anndata
+            Write the model's AnnData into the folder too.
+        **anndata_write_kwargs
+            For :meth:`anndata.AnnData.write_h5ad`.
+
+        Raises
+        ------
+        FileExistsError
+            When the folder is there and not to be overwritten.
+        ValueError
+            When there is no AnnData to save.
+        """
+        if save_anndata and self.adata is None:
+            raise ValueError("This model has no AnnData to save; leave out save_anndata=True.")
+        hub.write_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
+        if save_anndata:
+            self.adata.write_h5ad(Path(dir_path) / _ADATA, **anndata_write_kwargs)
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Return the model's weights and settings."""
+        report = self.load_report or LoadReport(source="trained from scratch", sha256="", loaded=())
+        return Checkpoint(
+            config=self.module.network.config,
+            state_dict=self.module.network.state_dict(),
+            tokenizer=self.tokenizer,
+            report=report,
+            registry=_encode(self.registry_),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | bool | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Load a model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        adata
+            Data set to attach, of any genes, set up as the model's own was. By default the one saved with the model
+            if there is one; False for none.
+        accelerator
+            As in Lightning.
+        device
+            As in Lightning.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the folder or a file in it is missing.
+        ValueError
+            When a file is damaged, or the model is of another class.
+        """
+        checkpoint = hub.read_checkpoint(dir_path)
+        registry = _own_registry(checkpoint.registry, cls.__name__)
+        saved = Path(dir_path) / _ADATA
+        if adata is None and saved.exists():
+            adata = anndata.read_h5ad(saved)
+            adata.uns.pop("_scvi_uuid", None)  # it belongs to the AnnData that was saved
+        data = adata if isinstance(adata, AnnData) else None
+        if data is not None:
+            cls.setup_anndata(data, source_registry=registry, **registry[_SETUP_ARGS_KEY])  # type: ignore[attr-defined]
+        return cls._from_checkpoint(checkpoint, data, None if data is not None else registry, accelerator, device)
+
+    @classmethod
+    def _from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        adata: AnnData | None,
+        registry: dict[str, Any] | None,
+        accelerator: str,
+        device: int | str,
+    ) -> Self:
+        _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
+        model = cls(adata, registry, checkpoint=checkpoint)  # type: ignore[call-arg]
+        model.to_device(torch_device)  # type: ignore[attr-defined]
+        return model
+
+    @staticmethod
+    def load_registry(dir_path: str | Path) -> dict[str, Any]:
+        """Return the scvi-tools registry saved with a model."""
+        return _decode(hub.read_checkpoint(dir_path).registry)
+
+
+def _own_registry(saved: dict[str, Any], class_name: str) -> dict[str, Any]:
+    """Return the registry of a checkpoint, a minimal one where it has none."""
+    if not saved:
+        return {
+            "scvi_version": "",
+            _MODEL_NAME_KEY: class_name,
+            "setup_method_name": "setup_anndata",
+            _SETUP_ARGS_KEY: {},
+            "field_registries": {},
+        }
+    if saved.get(_MODEL_NAME_KEY) != class_name:
+        raise ValueError(f"This was saved by {saved.get(_MODEL_NAME_KEY)}, not {class_name}; load it with that class.")
+    return _decode(saved)
+
+
+def _encode(value: Any) -> Any:
+    """Turn a registry into JSON; arrays keep their type."""
+    if isinstance(value, dict):
+        return {str(k): _encode(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"__array__": value.tolist(), "dtype": "object" if value.dtype.kind in "OUT" else str(value.dtype)}
+    if isinstance(value, list | tuple):
+        return [_encode(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "__array__" in value:
+            return np.array(value["__array__"], dtype=value["dtype"])
+        return {k: _decode(v) for k, v in value.items()}
+    return [_decode(v) for v in value] if isinstance(value, list) else value

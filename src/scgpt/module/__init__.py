@@ -1,0 +1,22 @@
+"""The network together with what it is trained for."""
+
+from ._losses import elastic_cell_similarity, masked_mse, masked_relative_error, zero_nll
+from ._module import ScGPTModule
+from ._objectives import OBJECTIVES, Cls, Dar, Ecs, Gep, Gepc, Objective, Zero, make_objectives
+
+__all__ = [
+    "OBJECTIVES",
+    "Cls",
+    "Dar",
+    "Ecs",
+    "Gep",
+    "Gepc",
+    "Objective",
+    "ScGPTModule",
+    "Zero",
+    "elastic_cell_similarity",
+    "make_objectives",
+    "masked_mse",
+    "masked_relative_error",
+    "zero_nll",
+]

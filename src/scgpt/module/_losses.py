@@ -1,0 +1,37 @@
+"""Losses as functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the positions where ``mask`` is True; 0 where there is none."""
+    return _masked_mean((prediction - target).square(), mask)
+
+
+def masked_relative_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``|prediction - target| / target`` over the positions where ``mask`` is True, for targets above 0."""
+    return _masked_mean((prediction - target).abs() / (target + 1e-5), mask)
+
+
+def zero_nll(probability: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Negative log-likelihood of which genes are expressed, given the probabilities that they are."""
+    return _masked_mean(F.binary_cross_entropy(probability, (target > 0).to(probability.dtype), reduction="none"), mask)
+
+
+def elastic_cell_similarity(cells_BD: Tensor, beta: float) -> Tensor:
+    """Mean over all pairs of cells of ``1 - (relu(cos) - beta)^2``, the cosine of a cell with itself set to 0.
+
+    Pairs more alike than ``beta`` are drawn together and others apart (:cite:t:`Cui2024`, after
+    :cite:t:`Liu2020`).
+    """
+    unit_BD = F.normalize(cells_BD, dim=1)
+    cosine_BB = (unit_BD @ unit_BD.T).fill_diagonal_(0)
+    return (1 - (torch.relu(cosine_BB) - beta).square()).mean()
+
+
+def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    return (x * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,63 @@
+"""The network with its objectives, as scvi-tools trains it."""
+
+from __future__ import annotations
+
+import torch
+from scvi.module.base import BaseModuleClass, LossOutput
+
+from scgpt._token_batch import TokenBatch
+from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork
+
+from ._objectives import Objective, make_objectives
+
+
+class ScGPTModule(BaseModuleClass):
+    """An :class:`~scgpt.nn.ScGPTNetwork` and the objectives that it is trained with.
+
+    Parameters
+    ----------
+    config
+        The network's config.
+
+    Attributes
+    ----------
+    objectives
+        What :meth:`loss` sums; set by training.
+    """
+
+    def __init__(self, config: ScGPTConfig):
+        super().__init__()
+        self.network = ScGPTNetwork(config)
+        self.objectives: tuple[Objective, ...] = make_objectives(
+            [name for name in ("gep", "gepc") if name in config.heads] or ["ecs"]
+        )
+
+    def forward(self, tensors: TokenBatch, **kwargs) -> tuple[NetworkOutput, NetworkOutput, LossOutput]:
+        """Run network and objectives; the triple is what scvi-tools expects of a module."""
+        heads = dict.fromkeys(head for objective in self.objectives for head in objective.heads)
+        output = self.inference(tensors, tuple(heads))
+        return output, output, self.loss(tensors, output)
+
+    def inference(self, batch: TokenBatch, heads: tuple[str, ...] = ()) -> NetworkOutput:
+        """Run the network."""
+        return self.network(batch, heads=heads)
+
+    def loss(self, batch: TokenBatch, output: NetworkOutput) -> LossOutput:
+        """Return the weighted sum of the objectives, and each of them unweighted as an extra metric.
+
+        Raises
+        ------
+        FloatingPointError
+            When an objective is NaN or infinite.
+        """
+        losses = {objective.name: objective(output, batch) for objective in self.objectives}
+        total = torch.stack([o.weight * losses[o.name] for o in self.objectives]).sum()
+        if not torch.isfinite(total):
+            bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
+            raise FloatingPointError(f"Objective {', '.join(bad)} is not finite; lower the learning rate.")
+        return LossOutput(loss=total, extra_metrics=losses, n_obs_minibatch=batch.n_cells)
+
+    @torch.inference_mode()
+    def embed(self, batch: TokenBatch) -> torch.Tensor:
+        """Return ``(B, D)`` cell embeddings in float32, not normalised."""
+        return self.inference(batch).cells.float()

@@ -1,0 +1,157 @@
+"""Training objectives: small objects that compose into one loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from scgpt._token_batch import TokenBatch
+from scgpt.nn import NetworkOutput
+
+from ._losses import elastic_cell_similarity, masked_mse, zero_nll
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One term of the loss.
+
+    Parameters
+    ----------
+    weight
+        Its factor in the sum.
+    """
+
+    name: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]] = ()
+    """Heads of the network that it reads."""
+
+    weight: float = 1.0
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        raise NotImplementedError
+
+
+def _needed(tensor: Tensor | None, name: str, objective: str) -> Tensor:
+    if tensor is None:
+        raise ValueError(f"Objective {objective!r} needs {name}, which this batch or network does not have.")
+    return tensor
+
+
+class Gep(Objective):
+    """Masked expression from each gene's own output: mean squared error."""
+
+    name = "gep"
+    heads = ("gep",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        return masked_mse(out.gep, _needed(batch.targets, "targets", self.name), batch.predict)
+
+
+class Gepc(Objective):
+    """The same values from the cell embedding and the gene's query."""
+
+    name = "gepc"
+    heads = ("gepc",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        return masked_mse(out.gepc, _needed(batch.targets, "targets", self.name), batch.predict)
+
+
+class Zero(Objective):
+    """Whether a masked gene is expressed at all, by every expression decoder that is on."""
+
+    name = "zero"
+    heads = ("zero",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        targets = _needed(batch.targets, "targets", self.name)
+        given = [p for p in (out.zero, out.zero_gepc) if p is not None]
+        return sum(zero_nll(p, targets, batch.predict) for p in given)
+
+
+@dataclass(frozen=True)
+class Ecs(Objective):
+    """Elastic cell similarity.
+
+    Parameters
+    ----------
+    weight
+        Its factor in the sum.
+    beta
+        Cosine above which cells are drawn together.
+    """
+
+    name = "ecs"
+
+    beta: float = 0.8
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        return elastic_cell_similarity(out.cells, self.beta)
+
+
+class Dar(Objective):
+    """The adversary's cross-entropy for the experimental batch; its gradient reaches the encoder reversed."""
+
+    name = "dar"
+    heads = ("dar",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        return F.cross_entropy(out.dar, _needed(batch.batch_labels, "batch_labels", self.name))
+
+
+class Cls(Objective):
+    """Cross-entropy of the cell type."""
+
+    name = "cls"
+    heads = ("cls",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        return F.cross_entropy(out.cls, _needed(batch.labels, "labels", self.name))
+
+
+OBJECTIVES: dict[str, type[Objective]] = {o.name: o for o in (Gep, Gepc, Zero, Ecs, Dar, Cls)}
+
+
+def make_objectives(
+    given: Iterable[str | Objective] | Mapping[str, float | Mapping[str, Any]],
+) -> tuple[Objective, ...]:
+    """Build objectives from names, from names with weights, or from names with all their settings.
+
+    Parameters
+    ----------
+    given
+        ``["gep", "gepc"]``, ``{"gep": 1, "ecs": 10}``, ``{"ecs": {"weight": 10, "beta": 0.6}}``, or objects.
+
+    Raises
+    ------
+    ValueError
+        When a name or setting is unknown, a name stands twice, or there is none.
+    """
+    entries = given.items() if isinstance(given, Mapping) else [(entry, {}) for entry in given]
+    objectives = []
+    for entry, settings in entries:
+        if isinstance(entry, Objective):
+            objectives.append(entry)
+            continue
+        if entry not in OBJECTIVES:
+            raise ValueError(f"Unknown objective {entry!r}; known are {list(OBJECTIVES)}.")
+        settings = settings if isinstance(settings, Mapping) else {"weight": settings}
+        try:
+            objectives.append(OBJECTIVES[entry](**settings))
+        except TypeError as error:
+            raise ValueError(f"Objective {entry!r} does not take these settings: {error}.") from None
+    names = [o.name for o in objectives]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"Objectives must be at least one, each once, not {names}.")
+    return tuple(objectives)

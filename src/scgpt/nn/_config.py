@@ -1,0 +1,160 @@
+"""What is switched on in a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+HEADS = ("gep", "gepc", "zero", "cls", "dar", "perturb_gep")
+
+
+@dataclass(frozen=True)
+class ScGPTConfig:
+    """Sizes and switches of a :class:`~scgpt.nn.ScGPTNetwork`.
+
+    The defaults are those of the authors' whole-human model :cite:p:`Cui2024`.
+
+    Parameters
+    ----------
+    n_tokens
+        Rows of the gene embedding: genes and special tokens.
+    d_model
+        Width of the transformer.
+    n_heads
+        Attention heads; divides ``d_model``.
+    n_layers
+        Transformer layers.
+    d_feed_forward
+        Hidden width of the feed-forward blocks.
+    dropout
+        Dropout of value encoder and transformer layers, in training.
+    attention_dropout
+        Dropout of the attention probabilities, in training. On a CPU it makes attention two to three times slower.
+    norm
+        ``"post"``: layer norm after each residual sum. ``"pre"``: layer norm of each block's input.
+        ``"pre_stream"``: the authors' ``pre_norm``, which normalises the residual stream itself.
+    value_encoder
+        ``"continuous"``: an MLP of the value. ``"categorical"``: an embedding of the value as an integer.
+    n_values
+        Rows of the categorical value embedding: bins, pad and mask value.
+    max_value
+        The continuous value encoder clamps values from above here.
+    pooling
+        Cell embedding: output of ``<cls>``, the mean over the cell's tokens, or their mean weighted by value.
+    expression
+        Decoder of expression: an ``"mlp"`` (head ``gep``), or ``"affine"`` in the input value (head ``perturb_gep``).
+    zero
+        Explicit probability that a gene is expressed, beside each expression decoder.
+    gepc
+        Cell-prompted expression decoder.
+    n_classes
+        Classes of the cell-type classifier; 0 switches it off.
+    n_classifier_layers
+        Linear layers of classifier and adversary.
+    n_batches
+        Experimental batches known to the model.
+    batch_embedding
+        Concatenate an embedding of the batch to the transformer's output before the decoders.
+    adversary
+        Predict the batch from the cell embedding through reversed gradients.
+    input_norm
+        Batch norm on the summed input embeddings: None, ``"batch"``, or ``"domain"`` with statistics for each batch.
+    n_modalities
+        Rows of the modality embedding, concatenated like the batch's; 0 switches it off.
+    n_conditions
+        Rows of the condition embedding, row 0 meaning none; 0 switches it off.
+    n_flags
+        Rows of the flag embedding, whose row 1 stands in for the value of unknown genes; 0 switches it off.
+
+    Raises
+    ------
+    ValueError
+        When sizes or switches do not fit each other.
+    """
+
+    n_tokens: int
+    d_model: int = 512
+    n_heads: int = 8
+    n_layers: int = 12
+    d_feed_forward: int = 512
+    dropout: float = 0.2
+    attention_dropout: float = 0.0
+    norm: Literal["post", "pre", "pre_stream"] = "post"
+    value_encoder: Literal["continuous", "categorical"] = "continuous"
+    n_values: int = 53
+    max_value: float = 512.0
+    pooling: Literal["cls", "mean", "weighted"] = "cls"
+    expression: Literal["mlp", "affine"] = "mlp"
+    zero: bool = False
+    gepc: bool = True
+    n_classes: int = 0
+    n_classifier_layers: int = 3
+    n_batches: int = 0
+    batch_embedding: bool = False
+    adversary: bool = False
+    input_norm: Literal["batch", "domain"] | None = None
+    n_modalities: int = 0
+    n_conditions: int = 0
+    n_flags: int = 0
+
+    def __post_init__(self):
+        for name in ("n_tokens", "d_model", "n_heads", "n_layers", "d_feed_forward", "n_classifier_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}.")
+        for name, allowed in (
+            ("norm", ("post", "pre", "pre_stream")),
+            ("value_encoder", ("continuous", "categorical")),
+            ("pooling", ("cls", "mean", "weighted")),
+            ("expression", ("mlp", "affine")),
+            ("input_norm", (None, "batch", "domain")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}.")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
+        needs_batches = [n for n in ("batch_embedding", "adversary") if getattr(self, n)]
+        needs_batches += ["input_norm='domain'"] if self.input_norm == "domain" else []
+        if needs_batches and self.n_batches < 1:
+            raise ValueError(f"{', '.join(needs_batches)} need n_batches of at least 1.")
+
+    @property
+    def d_context(self) -> int:
+        """Width of what is concatenated to the transformer's output before the decoders."""
+        return self.d_model if self.batch_embedding or self.n_modalities else 0
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads that are switched on, in the names of :meth:`ScGPTNetwork.forward`."""
+        on = {
+            "gep": self.expression == "mlp",
+            "gepc": self.gepc,
+            "zero": self.zero,
+            "cls": self.n_classes > 0,
+            "dar": self.adversary,
+            "perturb_gep": self.expression == "affine",
+        }
+        return tuple(name for name in HEADS if on[name])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ScGPTConfig:
+        """Build from what :meth:`to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            When a field is unknown or ``n_tokens`` is missing.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"Unknown network settings {unknown}; written by a newer version of scgpt-tools?")
+        if "n_tokens" not in values:
+            raise ValueError("Network settings lack n_tokens.")
+        return cls(**values)

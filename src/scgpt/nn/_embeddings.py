@@ -1,0 +1,49 @@
+"""From tokens to input embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class NormedEmbedding(nn.Module):
+    """An embedding followed by layer norm: of genes, experimental batches and modalities."""
+
+    def __init__(self, n_rows: int, d_model: int):
+        super().__init__()
+        self.embedding = nn.Embedding(n_rows, d_model)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ``(...)`` ids to ``(..., D)``."""
+        return self.norm(self.embedding(ids))
+
+
+class ContinuousValueEncoder(nn.Module):
+    """An MLP of one expression value, clamped from above."""
+
+    def __init__(self, d_model: int, dropout: float, max_value: float):
+        super().__init__()
+        self.max_value = max_value
+        self.linear1 = nn.Linear(1, d_model)
+        self.linear2 = nn.Linear(d_model, d_model)
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, values_T: Tensor) -> Tensor:
+        """Map ``(T,)`` values to ``(T, D)``."""
+        x_T1 = values_T.clamp(max=self.max_value).unsqueeze(-1)
+        return self.dropout(self.norm(self.linear2(torch.relu(self.linear1(x_T1)))))
+
+
+class CategoricalValueEncoder(nn.Module):
+    """An embedding of binned values taken as integers."""
+
+    def __init__(self, n_values: int, d_model: int):
+        super().__init__()
+        self.embedding = nn.Embedding(n_values, d_model)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, values_T: Tensor) -> Tensor:
+        """Map ``(T,)`` values, whole numbers of at least 0, to ``(T, D)``."""
+        return self.norm(self.embedding(values_T.long()))

@@ -1,0 +1,106 @@
+"""From transformer output and cell embeddings to predictions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def _expression_mlp(d_in: int, d_model: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(d_in, d_model), nn.LeakyReLU(), nn.Linear(d_model, d_model), nn.LeakyReLU(), nn.Linear(d_model, 1)
+    )
+
+
+class ExpressionHead(nn.Module):
+    """Expression of each gene from its own output, with the probability that it is expressed on request."""
+
+    def __init__(self, d_in: int, d_model: int, zero: bool):
+        super().__init__()
+        self.value = _expression_mlp(d_in, d_model)
+        self.expressed = _expression_mlp(d_in, d_model) if zero else None
+
+    def forward(self, x_TC: Tensor) -> Tensor:
+        """Map ``(T, C)`` outputs to ``(T,)`` values."""
+        return self.value(x_TC).squeeze(-1)
+
+    def probability(self, x_TC: Tensor) -> Tensor:
+        """Map ``(T, C)`` outputs to the ``(T,)`` probability that the gene is expressed."""
+        return torch.sigmoid(self.expressed(x_TC).squeeze(-1))
+
+
+class AffineExpressionHead(nn.Module):
+    """Expression after a perturbation as an affine function of the input value: ``coefficient * value + bias``."""
+
+    def __init__(self, d_in: int, d_model: int, zero: bool):
+        super().__init__()
+        self.coefficient = ExpressionHead(d_in, d_model, zero)
+        self.bias = ExpressionHead(d_in, d_model, zero=False)
+
+    def forward(self, x_TC: Tensor, values_T: Tensor) -> Tensor:
+        """Map ``(T, C)`` outputs and ``(T,)`` input values to ``(T,)`` values."""
+        return self.coefficient(x_TC) * values_T + self.bias(x_TC)
+
+    def probability(self, x_TC: Tensor) -> Tensor:
+        """Map ``(T, C)`` outputs to the ``(T,)`` probability that the gene is expressed."""
+        return self.coefficient.probability(x_TC)
+
+
+class CellPromptedHead(nn.Module):
+    """Expression of a gene from the cell embedding: the gene's query, through a matrix, times the cell.
+
+    Parameters
+    ----------
+    d_query
+        Width of what the query is made of: the normalised gene embedding, with its context where there is one.
+    d_cell
+        Width of the cell embedding, with its context where there is one.
+    zero
+        Whether to predict the probability that the gene is expressed too.
+    """
+
+    def __init__(self, d_query: int, d_cell: int, zero: bool):
+        super().__init__()
+        self.query = nn.Linear(d_query, d_query)
+        # The value head's matrix has no bias and the zero head's has one, as in the authors' model.
+        self.value = nn.Linear(d_query, d_cell, bias=False)
+        self.expressed = nn.Linear(d_query, d_cell) if zero else None
+
+    def forward(self, gene_TQ: Tensor, cell_TC: Tensor) -> Tensor:
+        """Map ``(T, Q)`` genes and the ``(T, C)`` embeddings of their cells to ``(T,)`` values."""
+        return (self.value(torch.sigmoid(self.query(gene_TQ))) * cell_TC).sum(-1)
+
+    def probability(self, gene_TQ: Tensor, cell_TC: Tensor) -> Tensor:
+        """As :meth:`forward`, for the ``(T,)`` probability that the gene is expressed."""
+        return torch.sigmoid((self.expressed(torch.sigmoid(self.query(gene_TQ))) * cell_TC).sum(-1))
+
+
+class Classifier(nn.Sequential):
+    """``(B, D)`` cell embeddings to ``(B, n_classes)`` logits: linear, activation, layer norm, and again."""
+
+    def __init__(self, d_model: int, n_classes: int, n_layers: int, activation: type[nn.Module]):
+        block = lambda: (nn.Linear(d_model, d_model), activation(), nn.LayerNorm(d_model))
+        hidden = [m for _ in range(n_layers - 1) for m in block()]
+        super().__init__(*hidden, nn.Linear(d_model, n_classes))
+
+
+class _ReverseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+class Adversary(nn.Module):
+    """A classifier of the experimental batch behind a reversed gradient (:cite:t:`Ganin2015`)."""
+
+    def __init__(self, d_model: int, n_batches: int, n_layers: int):
+        super().__init__()
+        self.classifier = Classifier(d_model, n_batches, n_layers, nn.LeakyReLU)
+
+    def forward(self, cell_BD: Tensor) -> Tensor:
+        """Map ``(B, D)`` cell embeddings to ``(B, n_batches)`` logits."""
+        return self.classifier(_ReverseGradient.apply(cell_BD))

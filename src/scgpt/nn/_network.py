@@ -1,0 +1,219 @@
+"""The scGPT network: one model, switched by a config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scgpt._token_batch import TokenBatch
+
+from ._config import HEADS, ScGPTConfig
+from ._domain_norm import EPS, DomainNorm
+from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
+from ._heads import Adversary, AffineExpressionHead, CellPromptedHead, Classifier, ExpressionHead
+from ._transformer import TransformerLayer
+
+# Letters at the end of a name are its shape: T tokens, B cells, D model width, C width with the context of batch and
+# modality, Q width of a gene's query, H heads, E width of a head, G domains.
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkOutput:
+    """What :meth:`ScGPTNetwork.forward` gives; heads that were not asked for are None.
+
+    Parameters
+    ----------
+    tokens
+        ``(T, D)`` transformer output.
+    cells
+        ``(B, D)`` cell embeddings, not normalised.
+    gep
+        ``(T,)`` expression from each gene's output.
+    gepc
+        ``(T,)`` expression from the cell embedding and the gene's query.
+    zero
+        ``(T,)`` probability that a gene is expressed, from its output.
+    zero_gepc
+        ``(T,)`` the same from the cell embedding.
+    cls
+        ``(B, n_classes)`` logits of the cell types.
+    dar
+        ``(B, n_batches)`` logits of the experimental batches.
+    perturb_gep
+        ``(T,)`` expression after perturbation.
+    """
+
+    tokens: Tensor
+    cells: Tensor
+    gep: Tensor | None = None
+    gepc: Tensor | None = None
+    zero: Tensor | None = None
+    zero_gepc: Tensor | None = None
+    cls: Tensor | None = None
+    dar: Tensor | None = None
+    perturb_gep: Tensor | None = None
+
+
+class ScGPTNetwork(nn.Module):
+    """The scGPT transformer :cite:p:`Cui2024` over packed cells, in plain PyTorch.
+
+    Parameters
+    ----------
+    config
+        Sizes and switches.
+
+    Examples
+    --------
+    >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> batch = TokenBatch.from_padded(torch.tensor([[3, 5]]), torch.ones(1, 2), torch.zeros(1, 2, dtype=bool))
+    >>> network(batch, heads=["gep"]).gep.shape
+    torch.Size([2])
+    """
+
+    def __init__(self, config: ScGPTConfig):
+        super().__init__()
+        self.config = c = config
+        d, d_context = c.d_model, c.d_context
+        self.genes = NormedEmbedding(c.n_tokens, d)
+        self.values: nn.Module = (
+            ContinuousValueEncoder(d, c.dropout, c.max_value)
+            if c.value_encoder == "continuous"
+            else CategoricalValueEncoder(c.n_values, d)
+        )
+        self.conditions = nn.Embedding(c.n_conditions, d, padding_idx=0) if c.n_conditions else None
+        self.flags = nn.Embedding(c.n_flags, d) if c.n_flags else None
+        self.batches = NormedEmbedding(c.n_batches, d) if c.batch_embedding else None
+        self.modalities = NormedEmbedding(c.n_modalities, d) if c.n_modalities else None
+        self.input_norm: nn.Module | None = None
+        if c.input_norm == "batch":
+            self.input_norm = nn.BatchNorm1d(d, eps=EPS)
+        elif c.input_norm == "domain":
+            self.input_norm = DomainNorm(c.n_batches, d)
+        self.layers = nn.ModuleList(TransformerLayer(c) for _ in range(c.n_layers))
+
+        expression = ExpressionHead if c.expression == "mlp" else AffineExpressionHead
+        self.gep = expression(d + d_context, d, c.zero)
+        # Only where there are modalities is the context part of the query too: a protein's query is not a gene's.
+        d_query = d + d_context if c.n_modalities else d
+        self.gepc = CellPromptedHead(d_query, d + d_context, c.zero) if c.gepc else None
+        self.cls = Classifier(d, c.n_classes, c.n_classifier_layers, nn.ReLU) if c.n_classes else None
+        self.dar = Adversary(d, c.n_batches, c.n_classifier_layers) if c.adversary else None
+
+    def forward(self, batch: TokenBatch, heads: Iterable[str] = (), cell_prompt: Tensor | None = None) -> NetworkOutput:
+        """Encode a batch and decode it with the heads that are asked for.
+
+        Parameters
+        ----------
+        batch
+            The cells.
+        heads
+            Among ``gep``, ``gepc``, ``zero``, ``cls``, ``dar``, ``perturb_gep``; ``zero`` gives the probabilities
+            of each expression head that is switched on.
+        cell_prompt
+            ``(B, D)`` cell embeddings put in place of the input embeddings of ``<cls>``.
+
+        Raises
+        ------
+        ValueError
+            When a head is not switched on in the config, or the batch lacks a field that the config asks for.
+        """
+        heads = tuple(heads)
+        self._check(batch, heads)
+        genes_TD = self.genes(batch.gene_ids)
+        x_TD = self.embed_tokens(genes_TD, batch, cell_prompt)
+        for layer in self.layers:
+            x_TD = layer(x_TD, batch)
+        cells_BD = self._pool(x_TD, batch)
+        return NetworkOutput(x_TD, cells_BD, **self._decode(x_TD, cells_BD, genes_TD, batch, heads))
+
+    def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
+        """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""
+        x_TD = genes_TD + self.values(batch.values)
+        if self.conditions is not None:
+            assert batch.condition_ids is not None  # for the type checker; _check has said so to the user
+            x_TD = x_TD + self.conditions(batch.condition_ids).sum(1)
+        if isinstance(self.input_norm, DomainNorm):
+            assert batch.batch_labels is not None
+            x_TD = self.input_norm(x_TD, batch.batch_labels[batch.cell_of_token])
+        elif self.input_norm is not None:
+            x_TD = self.input_norm(x_TD)
+        if cell_prompt is not None:
+            x_TD = x_TD.index_copy(0, batch.first, cell_prompt.to(x_TD.dtype))
+        return x_TD
+
+    def _pool(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
+        if self.config.pooling == "cls":
+            return x_TD[batch.first]
+        weights_T = torch.ones_like(batch.values)
+        if self.config.pooling == "weighted":
+            weights_T = batch.values.clamp(min=0)
+            # <cls> has no expression; its tiny weight only speaks in a cell in which nothing is expressed.
+            weights_T[batch.first] = torch.finfo(weights_T.dtype).tiny
+        sums_BD = x_TD.new_zeros(batch.n_cells, x_TD.shape[1])
+        sums_BD = sums_BD.index_add(0, batch.cell_of_token, x_TD * weights_T.to(x_TD.dtype).unsqueeze(1))
+        totals_B = weights_T.new_zeros(batch.n_cells).index_add(0, batch.cell_of_token, weights_T)
+        return sums_BD / totals_B.unsqueeze(1).to(x_TD.dtype)
+
+    def _context(self, batch: TokenBatch) -> Tensor | None:
+        """``(T, D)`` sum of batch and modality embeddings; a cell's own is that of its ``<cls>`` token."""
+        parts = []
+        if self.batches is not None:
+            assert batch.batch_labels is not None
+            parts.append(self.batches(batch.batch_labels)[batch.cell_of_token])
+        if self.modalities is not None:
+            parts.append(self.modalities(batch.modality_ids))
+        return sum(parts) if parts else None
+
+    def _decode(
+        self, x_TD: Tensor, cells_BD: Tensor, genes_TD: Tensor, batch: TokenBatch, heads: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        if self.cls is not None and "cls" in heads:
+            out["cls"] = self.cls(cells_BD)
+        if self.dar is not None and "dar" in heads:
+            out["dar"] = self.dar(cells_BD)
+        if not {"gep", "gepc", "zero", "perturb_gep"} & set(heads):
+            return out
+
+        context_TD = self._context(batch)
+
+        def with_context(y_TD: Tensor) -> Tensor:
+            return y_TD if context_TD is None else torch.cat([y_TD, context_TD], dim=1)
+
+        x_TC = with_context(x_TD)
+        if "gep" in heads:
+            out["gep"] = self.gep(x_TC)
+        if "perturb_gep" in heads:
+            out["perturb_gep"] = self.gep(x_TC, batch.values)
+        if "zero" in heads:
+            out["zero"] = self.gep.probability(x_TC)
+        if self.gepc is not None and {"gepc", "zero"} & set(heads):
+            cell_context = None if context_TD is None else context_TD[batch.first]
+            cells_BC = cells_BD if cell_context is None else torch.cat([cells_BD, cell_context], dim=1)
+            cell_TC = cells_BC[batch.cell_of_token]
+            gene_TQ = with_context(genes_TD) if self.modalities is not None else genes_TD
+            if "gepc" in heads:
+                out["gepc"] = self.gepc(gene_TQ, cell_TC)
+            if "zero" in heads:
+                out["zero_gepc"] = self.gepc.probability(gene_TQ, cell_TC)
+        return out
+
+    def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:
+        off = [h for h in heads if h not in self.config.heads]
+        if off:
+            known = "unknown" if set(off) - set(HEADS) else "not switched on in this network's config"
+            raise ValueError(f"Heads {off} are {known}; this network has {list(self.config.heads)}.")
+        needed = {
+            "condition_ids": self.conditions is not None,
+            "modality_ids": self.modalities is not None,
+            "batch_labels": self.batches is not None or self.config.input_norm == "domain",
+        }
+        missing = [name for name, need in needed.items() if need and getattr(batch, name) is None]
+        # An embedding alone needs no batch for the decoders' sake.
+        if missing == ["batch_labels"] and self.config.input_norm != "domain":
+            missing = missing if {"gep", "gepc", "zero", "perturb_gep"} & set(heads) else []
+        if missing:
+            raise ValueError(f"This network needs {', '.join(missing)} in the TokenBatch.")

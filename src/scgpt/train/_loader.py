@@ -1,0 +1,174 @@
+"""Batches of tokens for training, in an order that survives a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
+
+from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, mask_values
+
+from ._order import CellOrder
+
+
+class TokenLoader:
+    """Yields packed batches with masked values; each batch is a function of seed, epoch and step.
+
+    Its state is the place in the epoch, so that training that was killed goes on with the very next batch.
+
+    Parameters
+    ----------
+    cells
+        The data set.
+    tokenizer
+        How cells become tokens.
+    order
+        Which cells come when. Without shuffling (validation) masks are the same in every epoch.
+    mask_share
+        Share of each cell's genes whose values are hidden.
+    """
+
+    def __init__(self, cells: Cells, tokenizer: Tokenizer, order: CellOrder, *, mask_share: float):
+        self.cells, self.tokenizer, self.mask_share = cells, tokenizer, mask_share
+        self.order = order
+        self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
+        self._consumed = 0
+        self._resume_at: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        # This body runs at the first batch, after Lightning has set the epoch and loaded the state.
+        order = self.order
+        start = self._resume_at[1] if self._resume_at and self._resume_at[0] == order.epoch else 0
+        self._resume_at = None
+        for step in range(start, len(order)):
+            batch = self.make_batch(step)
+            self._consumed = step + 1  # counts what was handed out, not what was prepared
+            yield batch
+
+    def make_batch(self, step: int) -> TokenBatch:
+        """Return a batch of the current epoch."""
+        order = self.order
+        epoch = order.epoch if order.shuffle else 0
+        batch = self.cells.tokenize(order.batch(step), self.tokenizer, key=derive_key(order.seed, "ties", epoch))
+        key = derive_key(order.seed, "mask", epoch)
+        return mask_values(batch, self.mask_share, mask_value=self.tokenizer.mask_value, key=key)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch, with what it depends on."""
+        return {"epoch": self.order.epoch, "consumed": self._consumed, "data": self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a place in an epoch.
+
+        Raises
+        ------
+        ValueError
+            When it was saved with other cells, another batch size or another seed.
+        """
+        if state["data"] != self._identity():
+            raise ValueError(
+                f"The interrupted training ran on {state['data']}, this one on {self._identity()}. "
+                "Pass the same data and settings to go on, or another folder of checkpoints to start anew."
+            )
+        self._resume_at = (state["epoch"], state["consumed"])
+        self._consumed = state["consumed"]
+
+    def _identity(self) -> dict[str, Any]:
+        order = self.order
+        return {
+            "n_cells": len(order.cells),
+            "first_cells": order.cells[:8].tolist(),
+            "batch_size": order.batch_size,
+            "seed": order.seed,
+            "mask_share": self.mask_share,
+        }
+
+
+@dataclass
+class Split:
+    """Rows of a data set for training, validation and testing."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split_cells(n_cells: int, train_size: float, validation_size: float | None, seed: int) -> Split:
+    """Split cells at random.
+
+    Parameters
+    ----------
+    n_cells
+        How many there are.
+    train_size
+        Share to train on.
+    validation_size
+        Share to validate on; by default all that is not trained on.
+    seed
+        Of the split.
+
+    Raises
+    ------
+    ValueError
+        When the shares are out of range or leave no cell to train on.
+    """
+    validation_size = 1 - train_size if validation_size is None else validation_size
+    if not 0 < train_size <= 1 or not 0 <= validation_size or train_size + validation_size > 1 + 1e-9:
+        raise ValueError(
+            f"train_size={train_size} must lie in (0, 1], and with validation_size={validation_size} be at most 1."
+        )
+    order = np.random.default_rng(derive_key(seed, "split")).permutation(n_cells)
+    n_train = round(n_cells * train_size)
+    n_validation = min(round(n_cells * validation_size), n_cells - n_train)
+    if n_train == 0:
+        raise ValueError(f"train_size={train_size} of {n_cells} cells leaves none to train on.")
+    train, validation, test = np.split(order, [n_train, n_train + n_validation])
+    return Split(np.sort(train), np.sort(validation), np.sort(test))
+
+
+class TokenDataModule(pl.LightningDataModule):
+    """Training and validation loaders over one data set, in the shape that scvi-tools' runner expects.
+
+    Parameters
+    ----------
+    cells
+        The data set.
+    tokenizer
+        How cells become tokens.
+    split
+        Which cells are for what.
+    batch_size
+        Cells of a batch.
+    mask_share
+        Share of each cell's genes whose values are hidden.
+    seed
+        Of order, masks and ties.
+    """
+
+    def __init__(
+        self, cells: Cells, tokenizer: Tokenizer, split: Split, *, batch_size: int, mask_share: float, seed: int
+    ):
+        super().__init__()
+        self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
+        self.mask_share, self.seed = mask_share, seed
+        self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
+        self.n_train, self.n_val = len(split.train), len(split.validation)
+
+    def train_dataloader(self) -> TokenLoader:
+        """Shuffled in every epoch anew."""
+        return self._loader(self.train_idx, self.tokenizer, shuffle=True)
+
+    def val_dataloader(self) -> TokenLoader | list:
+        """In a fixed order, with fixed masks and ties in the middle, so that epochs can be compared."""
+        return self._loader(self.val_idx, replace(self.tokenizer, ties="middle"), shuffle=False) if self.n_val else []
+
+    def _loader(self, index: NDArray[np.int64], tokenizer: Tokenizer, *, shuffle: bool) -> TokenLoader:
+        order = CellOrder(index, self.batch_size, shuffle=shuffle, seed=self.seed)
+        return TokenLoader(self.cells, tokenizer, order, mask_share=self.mask_share)
