@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 # How each optional field is laid out: one entry per token, or one per cell.
 _PER_TOKEN = ("gene_ids", "values", "condition_ids", "modality_ids", "unknown", "targets", "predict")
-_PER_CELL = ("cell_index", "batch_labels", "labels")
+_PER_CELL = ("cell_index", "batch_labels", "labels", "expressed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +45,15 @@ class TokenBatch:
         ``(B,)`` int64, experimental batch of each cell.
     labels
         ``(B,)`` int64, class of each cell.
+    measured
+        ``(G,)`` int64, genes that the data set measured, each once.
+    expressed
+        ``(B, G)`` bool, which of them each cell expresses.
 
     Raises
     ------
     ValueError
-        When the lengths of the fields disagree, or a cell has no token.
+        When the lengths of the fields disagree.
     """
 
     gene_ids: Tensor
@@ -62,8 +67,10 @@ class TokenBatch:
     predict: Tensor | None = None
     batch_labels: Tensor | None = None
     labels: Tensor | None = None
+    measured: Tensor | None = None
+    expressed: Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n_tokens, n_cells = len(self.gene_ids), len(self.offsets) - 1
         for names, length, what in ((_PER_TOKEN, n_tokens, "tokens"), (_PER_CELL, n_cells, "cells")):
             for name in names:
@@ -91,6 +98,11 @@ class TokenBatch:
         """``offsets`` on the host: on a GPU this waits for the device once per batch."""
         return self.offsets.tolist()
 
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longest cell."""
+        return max(stop - start for start, stop in pairwise(self.boundaries))
+
     @cached_property
     def cell_of_token(self) -> Tensor:
         """``(T,)`` position in the batch of the cell that each token belongs to."""
@@ -104,8 +116,8 @@ class TokenBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         """Return the batch on ``device``."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TokenBatch(**{k: v if v is None else v.to(device, non_blocking=non_blocking) for k, v in moved.items()})
+        present = {f.name: x for f in fields(self) if (x := getattr(self, f.name)) is not None}
+        return replace(self, **{name: x.to(device, non_blocking=non_blocking) for name, x in present.items()})
 
     def cells(self, start: int, stop: int) -> TokenBatch:
         """Return cells ``start:stop`` as a batch that shares memory with this one."""
@@ -140,6 +152,8 @@ class TokenBatch:
         targets: Tensor | None = None,
         predict: Tensor | None = None,
         labels: Tensor | None = None,
+        measured: Tensor | None = None,
+        expressed: Tensor | None = None,
     ) -> TokenBatch:
         """Pack padded ``(B, L)`` arrays, as other code has them.
 
@@ -167,6 +181,10 @@ class TokenBatch:
             ``(B, L)`` bool.
         labels
             ``(B,)`` int.
+        measured
+            ``(G,)`` int.
+        expressed
+            ``(B, G)`` bool.
 
         Raises
         ------
@@ -202,6 +220,8 @@ class TokenBatch:
             predict=pack(predict, torch.bool),
             batch_labels=None if batch_labels is None else batch_labels.long(),
             labels=None if labels is None else labels.long(),
+            measured=None if measured is None else measured.long(),
+            expressed=None if expressed is None else expressed.bool(),
         )
 
     def to_padded(self, pad_id: int = 0, pad_value: float = 0.0) -> dict[str, Tensor]:
@@ -214,7 +234,7 @@ class TokenBatch:
         pad_value
             What stands in float fields where there is no token.
         """
-        padding = torch.ones(self.n_cells, int(self.lengths.max()), dtype=torch.bool, device=self.offsets.device)
+        padding = torch.ones(self.n_cells, self.longest, dtype=torch.bool, device=self.offsets.device)
         position = torch.arange(self.n_tokens, device=self.offsets.device) - self.first[self.cell_of_token]
         padding[self.cell_of_token, position] = False
         padded = {"padding": padding}
@@ -224,5 +244,5 @@ class TokenBatch:
                 fill = pad_value if x.is_floating_point() else False if x.dtype == torch.bool else pad_id
                 padded[name] = x.new_full((*padding.shape, *x.shape[1:]), fill)
                 padded[name][~padding] = x
-        padded |= {n: getattr(self, n) for n in _PER_CELL if getattr(self, n) is not None}
+        padded |= {n: getattr(self, n) for n in (*_PER_CELL, "measured") if getattr(self, n) is not None}
         return padded

@@ -53,6 +53,11 @@ def _embed(args: argparse.Namespace) -> None:
 
     if args.out.resolve() == args.file.resolve():
         raise ValueError(f"--out names the input, {args.file}; name another file.")
+    for option, path in (("the input", args.file), ("--out", args.out)):
+        if path.suffix != ".h5ad":
+            raise ValueError(f"{option} must be an .h5ad file, not {path}.")
+    if not args.out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {args.out.parent} to write to.")
     adata = anndata.read_h5ad(args.file)
     scgpt.tl.embed(
         adata,
@@ -64,6 +69,10 @@ def _embed(args: argparse.Namespace) -> None:
         precision=args.precision,
         key_added=args.key_added,
     )
+    record = adata.uns["scgpt"][args.key_added]
+    print(
+        f"{adata.n_obs} cells; {record['n_genes_matched']} of {adata.n_vars} genes known (.var {record['gene_key']!r})"
+    )
     # The file takes its place only once it is whole.
     part = args.out.with_name(f".{args.out.name}.part")
     adata.write_h5ad(part)
@@ -73,6 +82,8 @@ def _embed(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from scgpt import hub
 
+    if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
+        raise FileExistsError(f"{args.out} is not empty; name another folder, or replace a checkpoint by --overwrite.")
     checkpoint = hub.read(args.model)
     hub.write_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
     print(checkpoint.report)

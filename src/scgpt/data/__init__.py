@@ -4,9 +4,10 @@ from scgpt._token_batch import TokenBatch
 
 from ._binning import bin_values
 from ._cells import Cells
+from ._checks import check_anndata
 from ._hashing import derive_key
 from ._masking import mask_values
-from ._matching import GeneMatch, match_genes
+from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
 
@@ -17,7 +18,11 @@ __all__ = [
     "TokenBatch",
     "Tokenizer",
     "bin_values",
+    "check_anndata",
     "derive_key",
+    "gene_names",
+    "in_memory",
     "mask_values",
     "match_genes",
+    "read_mapping",
 ]

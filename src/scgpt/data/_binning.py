@@ -4,38 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._hashing import derive_key, uniform
+from ._hashing import derive_key
+from ._kernels import bin_expressed
 
 Ties = Literal["middle", "spread"]
-
-
-@numba.njit
-def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
-    """Write the bins of one cell's ``values``, all above 0, into ``out``.
-
-    The authors take ``n_bins - 1`` quantiles of the values as edges and count the edges at or below a value. Edge
-    ``j`` stands at position ``j (n - 1) / (n_bins - 2)`` of the sorted values, so with the positions ``first ..
-    last`` of a value among them both counts follow in whole numbers, free of rounding.
-    """
-    n = len(values)
-    steps = n_bins - 2
-    ordered = np.sort(values)
-    for i in range(n):
-        first = np.searchsorted(ordered, values[i], side="left")
-        last = np.searchsorted(ordered, values[i], side="right") - 1
-        lowest, highest = 1, n_bins - 1
-        if n > 1:
-            highest = steps * last // (n - 1) + 1  # edges at or below the value
-            below = (steps * first + n - 2) // (n - 1)  # edges below it
-            lowest = min(below + 1, highest)
-        if spread:
-            out[i] = lowest + int(uniform(key, cell, gene_ids[i]) * (highest - lowest + 1))
-        else:
-            out[i] = (lowest + highest) // 2
 
 
 def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed: int = 0) -> NDArray[np.float32]:
@@ -64,6 +39,8 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
     row = np.asarray(row, dtype=np.float32)
     if n_bins < 3:
         raise ValueError(f"n_bins must be at least 3, not {n_bins}.")
+    if ties not in ("middle", "spread"):
+        raise ValueError(f"ties must be 'middle' or 'spread', not {ties!r}.")
     if not (row >= 0).all() or not np.isfinite(row).all():
         raise ValueError("Values to bin must be finite and at least 0.")
     expressed = np.flatnonzero(row)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from scgpt._token_batch import TokenBatch
 
 from ._tokenizer import Tokenizer
+
+RowReader = Callable[[NDArray[np.int64]], sp.csr_matrix]
 
 # Columns of a column-major matrix on disk that are read at a time.
 _COLUMN_BLOCK = 2048
@@ -71,13 +72,28 @@ class Cells:
 
     def rows(self, index: NDArray[np.int64]) -> sp.csr_matrix:
         """Return the expression of some cells, ``(len(index), n_vars)``, in the order given."""
-        order = np.argsort(index, kind="stable")
-        rows = self._rows(index[order])
-        return rows if np.array_equal(order, np.arange(len(order))) else rows[np.argsort(order)]
+        return _in_order(self._rows, index)
 
-    def tokenize(self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0) -> TokenBatch:
-        """Return some cells as tokens, with their labels, in the order given."""
-        batch = tokenizer(self.rows(index), self.token_ids, cell_index=index, key=key)
+    def tokenize(
+        self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, expressed: bool = False
+    ) -> TokenBatch:
+        """Return some cells as tokens, with their labels, in the order given.
+
+        Parameters
+        ----------
+        index
+            ``(B,)`` rows.
+        tokenizer
+            How they become tokens.
+        key
+            Decides ties that are spread at random.
+        expressed
+            Whether to say which of all measured genes each cell expresses, too.
+        """
+        rows = self.rows(index)
+        batch = tokenizer(rows, self.token_ids, cell_index=index, key=key)
+        if expressed:
+            batch = replace(batch, **self._expressed(rows))
         labels = {
             name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
             for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))
@@ -85,28 +101,62 @@ class Cells:
         }
         return replace(batch, **labels)
 
+    def _expressed(self, rows: sp.csr_matrix) -> dict[str, torch.Tensor]:
+        known = self.token_ids >= 0
+        measured, slot = np.unique(self.token_ids[known], return_inverse=True)
+        expressed = np.zeros((rows.shape[0], len(measured)), dtype=bool)
+        entries = sp.coo_array(rows[:, known] > 0)
+        expressed[entries.row, slot[entries.col]] = True
+        return {"measured": torch.from_numpy(measured), "expressed": torch.from_numpy(expressed)}
 
-def _row_reader(adata: AnnData, layer: str | None) -> Callable[[NDArray[np.int64]], sp.csr_matrix]:
+
+def _row_reader(adata: AnnData, layer: str | None) -> RowReader:
     """Return a function from sorted row numbers to these rows."""
-    layers = [key for key in adata.layers if key is not None]  # None is .X
+    layers = [str(key) for key in list(adata.layers.keys()) if key is not None]  # None is .X
     if layer is not None and layer not in layers:
         raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
-    if layer is None and adata.isbacked and adata.is_view:
-        # The matrix of a view on disk would be loaded whole; a view of the view loads its rows alone.
-        return lambda index: sp.csr_matrix(adata[index].X)
+    whole = adata._adata_ref  # of a view, what it is a view of; anndata has no public way to ask
+    if whole is not None and _is_stored(whole.X if layer is None else whole.layers[layer]):
+        # Asked for its matrix, a view would load all of it, and for some selections the whole file.
+        return _rows_of_view(_row_reader(whole, layer), whole.shape, (adata._oidx, adata._vidx))
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(f"adata.X is empty; name the layer with the expression by layer=, one of {layers}.")
     if isinstance(matrix, CSCDataset):
         return lambda index: _rows_of_csc(matrix, index)
     if isinstance(matrix, CSRDataset):
-        return lambda index: sp.csr_matrix(matrix[_as_slice(index)])
-    if isinstance(matrix, h5py.Dataset) or hasattr(matrix, "chunks"):  # dense on disk, zarr or dask
+        return lambda index: _csr(matrix[_as_slice(index)])
+    if _is_stored(matrix):
         return lambda index: _dense_or_lazy_rows(matrix, index)
     if sp.issparse(matrix):
         matrix = matrix.tocsr()
-        return lambda index: sp.csr_matrix(matrix[_as_slice(index)])
-    return lambda index: sp.csr_matrix(np.asarray(matrix[_as_slice(index)]))
+    return lambda index: _csr(matrix[_as_slice(index)])
+
+
+def _is_stored(matrix: Any) -> bool:
+    """Whether a matrix is on disk (sparse, HDF5, zarr) or a dask array."""
+    return isinstance(matrix, CSRDataset | CSCDataset) or hasattr(matrix, "chunks")
+
+
+def _csr(rows: Any) -> sp.csr_matrix:
+    rows = rows if sp.issparse(rows) else np.asarray(rows)
+    return sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)  # scipy has no float16
+
+
+def _in_order(read: RowReader, index: NDArray[np.int64]) -> sp.csr_matrix:
+    """Read rows that may stand in any order."""
+    order = np.argsort(index, kind="stable")
+    rows = read(index[order])
+    return rows if np.array_equal(order, np.arange(len(order))) else rows[np.argsort(order)]
+
+
+def _rows_of_view(read: RowReader, shape: tuple[int, int], selection: tuple[Any, Any]) -> RowReader:
+    """Return a reader of a view's rows, from one of what it is a view of."""
+    rows, columns = (
+        np.arange(n)[index if isinstance(index, slice) else np.asarray(index)]
+        for n, index in zip(shape, selection, strict=True)
+    )
+    return lambda index: _in_order(read, rows[index])[:, columns]
 
 
 def _as_slice(index: NDArray[np.int64]) -> slice | NDArray[np.int64]:
@@ -119,8 +169,7 @@ def _as_slice(index: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 def _dense_or_lazy_rows(matrix: Any, index: NDArray[np.int64]) -> sp.csr_matrix:
     unique, inverse = np.unique(index, return_inverse=True)  # h5py wants rising rows
     rows = matrix[_as_slice(unique)]
-    rows = rows.compute() if hasattr(rows, "compute") else rows
-    rows = sp.csr_matrix(rows)
+    rows = _csr(rows.compute() if hasattr(rows, "compute") else rows)
     return rows if len(unique) == len(index) else rows[inverse]
 
 

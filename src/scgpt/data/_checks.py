@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 
-NOT_FINITE, NEGATIVE = 1, 2
+from ._kernels import NEGATIVE, NOT_FINITE
 
 
 def raise_for_values(flags: NDArray[np.uint8], cell_index: NDArray[np.int64]) -> None:
@@ -34,3 +35,23 @@ def raise_for_values(flags: NDArray[np.uint8], cell_index: NDArray[np.int64]) ->
         cells = cell_index[(flags & bit) > 0]
         if len(cells):
             raise ValueError(f"The expression matrix {text} First such cells: rows {cells[:5].tolist()}.")
+
+
+def check_anndata(adata: object) -> None:
+    """Raise for what is not an AnnData.
+
+    Raises
+    ------
+    TypeError
+        With the way to an AnnData, where there is one.
+    """
+    if isinstance(adata, AnnData):
+        return
+    kind = type(adata).__name__
+    ways = {
+        "str": "read the file with anndata.read_h5ad(...)",
+        "PosixPath": "read the file with anndata.read_h5ad(...)",
+        "Raw": "pass adata.raw.to_adata()",
+        "MuData": "pass one modality, such as mdata['rna']",
+    }
+    raise TypeError(f"Expected an AnnData, not {kind}" + (f": {ways[kind]}." if kind in ways else "."))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from scgpt._warn import warn_user
 
 from ._vocab import GeneVocab, _listed
 
 logger = logging.getLogger(__name__)
 
 INDEX = "index"
-# Where data sets usually keep gene names, in the order in which equal matches are decided.
+# Where data sets usually keep gene names, in small letters, in the order in which equal matches are decided.
 USUAL_COLUMNS = (
     "feature_name",
     "gene_symbols",
@@ -33,6 +35,8 @@ USUAL_COLUMNS = (
     "feature_id",
     "ensembl_id",
     "ensembl",
+    "features",
+    "_index",
 )
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 # CELLxGENE tells genes of one symbol apart in this way.
@@ -110,12 +114,14 @@ def match_genes(
     """
     if gene_key is not None and gene_key != INDEX and gene_key not in var:
         raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {[INDEX, *map(str, var.columns)]}.")
-    mapping = _read_mapping(gene_mapping)
-    candidates = [gene_key] if gene_key else [INDEX, *(c for c in USUAL_COLUMNS if c in var)]
-    ids = {key: _ids(_names(var, key), vocab, mapping) for key in candidates}
+    mapping = read_mapping(gene_mapping)
+    columns = [c for c in var.columns if isinstance(c, str) and c.lower() in USUAL_COLUMNS]
+    usual = sorted(columns, key=lambda column: USUAL_COLUMNS.index(column.lower()))
+    candidates = [gene_key] if gene_key else [INDEX, *usual]
+    ids = {key: _ids(gene_names(var, key), vocab, mapping) for key in candidates}
     key = max(ids, key=lambda k: int((ids[k] >= 0).sum()))  # the first of equals
     token_ids = ids[key]
-    names = np.asarray(_names(var, key), dtype=object)
+    names = np.asarray(gene_names(var, key), dtype=object)
     found = token_ids >= 0
     if not found.any():
         raise ValueError(_no_match(var, vocab, ids, mapping is not None))
@@ -129,18 +135,23 @@ def match_genes(
     )
     logger.info("%s", match)
     if match.duplicated:
-        warnings.warn(
+        warn_user(
             f"{len(match.duplicated)} genes are carried by several variables; the highest value in each cell counts: "
-            f"{_listed(match.duplicated)}.",
-            UserWarning,
-            stacklevel=2,
+            f"{_listed(match.duplicated)}."
         )
     return match
 
 
-def _names(var: pd.DataFrame, key: str) -> list[str]:
-    column = var.index if key == INDEX and INDEX not in var else var[key]
-    return [str(name) for name in column]
+def in_memory(var: Any) -> pd.DataFrame:
+    """Return the variables of a data set, also of one that was read lazily."""
+    return var if isinstance(var, pd.DataFrame) else var.to_memory()
+
+
+def gene_names(var: pd.DataFrame, key: str, mapping: Mapping[str, str] | None = None) -> list[str]:
+    """Return the name of each variable's gene, renamed by a mapping, empty where it has none."""
+    column = var.index if key == INDEX else var[key]
+    names = ["" if missing else str(name) for name, missing in zip(column, pd.isna(column), strict=True)]
+    return names if mapping is None else [mapping.get(name, name) for name in names]
 
 
 def _ids(names: list[str], vocab: GeneVocab, mapping: Mapping[str, str] | None) -> NDArray[np.int64]:
@@ -156,22 +167,30 @@ def _token(name: str, vocab: GeneVocab, mapping: Mapping[str, str] | None) -> st
     return next((form for form in forms if form in vocab), name)
 
 
-def _read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> Mapping[str, str] | None:
-    if mapping is None or isinstance(mapping, Mapping):
-        return mapping
-    if isinstance(mapping, pd.Series):
-        return {str(k): str(v) for k, v in mapping.dropna().items()}
-    # Such tables come with a header or without; read as a row, a header does no harm.
-    table = pd.read_csv(mapping, sep=None, engine="python", header=None, dtype=str).dropna()
-    if table.shape[1] < 2:
-        raise ValueError(f"{mapping} has one column; expected names in the data and names in the vocabulary.")
+def read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> Mapping[str, str] | None:
+    if mapping is None:
+        return None
+    if isinstance(mapping, str | Path):
+        mapping = _read_table(mapping)
+    elif isinstance(mapping, pd.Series):
+        mapping = mapping.dropna()
+    names = {str(k): str(v) for k, v in mapping.items()}
     # A table that names versions (ENSG00000000003.15) serves data that does not, and the other way round.
-    keys = [match[1] if (match := _ENSEMBL.fullmatch(k)) else k for k in table.iloc[:, 0]]
-    return dict(zip(keys, table.iloc[:, 1], strict=True))
+    return {match[1]: v for k, v in names.items() if (match := _ENSEMBL.fullmatch(k))} | names
+
+
+def _read_table(path: str | Path) -> pd.Series:
+    # Such tables come with a header or without; read as a row, a header does no harm.
+    table = pd.read_csv(path, sep="\t", header=None, dtype=str)
+    if table.shape[1] < 2:
+        table = pd.read_csv(path, sep=",", header=None, dtype=str)
+    if table.shape[1] < 2:
+        raise ValueError(f"{path} has one column; expected names in the data and names in the vocabulary.")
+    return table.iloc[:, :2].dropna().set_index(0)[1]
 
 
 def _no_match(var: pd.DataFrame, vocab: GeneVocab, ids: Mapping[str, NDArray[np.int64]], mapped: bool) -> str:
-    names = _names(var, next(iter(ids)))
+    names = gene_names(var, next(iter(ids)))
     text = (
         f"None of the {len(var)} genes is in the vocabulary. Looked at .var {list(ids)}, such as "
         f"{names[:3]}; the vocabulary has {list(vocab.genes[:3])}. "

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
-from ._binning import Ties, bin_expressed
-from ._checks import NEGATIVE, NOT_FINITE, raise_for_values
+from ._binning import Ties
+from ._checks import raise_for_values
 from ._hashing import hash_ids
+from ._kernels import fill, merge, survey
 from ._vocab import GeneVocab
 
 
@@ -58,11 +58,15 @@ class Tokenizer:
     cls_value: float = -2.0
     mask_value: float = -1.0
 
-    def __post_init__(self):
-        if self.n_bins is not None and self.n_bins < 3:
-            raise ValueError(f"n_bins must be at least 3, or None for unbinned values, not {self.n_bins}.")
-        if self.max_length < 2:
-            raise ValueError(f"max_length must be at least 2 (<cls> and one gene), not {self.max_length}.")
+    def __post_init__(self) -> None:
+        if self.n_bins is not None and not (isinstance(self.n_bins, int) and self.n_bins >= 3):
+            raise ValueError(
+                f"n_bins must be a whole number of at least 3, or None to leave values, not {self.n_bins!r}."
+            )
+        if not (isinstance(self.max_length, int) and self.max_length >= 2):
+            raise ValueError(
+                f"max_length must be a whole number of at least 2, <cls> included, not {self.max_length!r}."
+            )
         if self.ties not in ("middle", "spread"):
             raise ValueError(f"ties must be 'middle' or 'spread', not {self.ties!r}.")
 
@@ -100,8 +104,9 @@ class Tokenizer:
             raise ValueError(f"The matrix has {matrix.shape[1]} variables and token_ids {len(token_ids)}.")
         if cell_index is None:
             cell_index = np.arange(matrix.shape[0])
+        cell_index = np.ascontiguousarray(cell_index, dtype=np.int64)  # another type would be compiled for anew
         if not matrix.has_canonical_format:
-            matrix = matrix.copy()
+            matrix = matrix.astype(np.float32, copy=True)  # sums of small integers overflow
             matrix.sum_duplicates()
         indptr = matrix.indptr.astype(np.int64, copy=False)
         indices = matrix.indices.astype(np.int32, copy=False)
@@ -110,17 +115,17 @@ class Tokenizer:
         genes, column_slot = np.unique(token_ids[token_ids >= 0], return_inverse=True)
         slots = np.full(len(token_ids), -1, np.int64)
         slots[token_ids >= 0] = column_slot
-        if len(genes) < (token_ids >= 0).sum():
-            indptr, indices, data = _merge(indptr, indices, data, slots, len(genes))
-            slots = np.arange(len(genes))
-
-        n_genes, flags = _survey(indptr, indices, data, slots)
+        n_genes, flags = survey(indptr, indices, data, slots)
         raise_for_values(flags, cell_index)
+        if len(genes) < (token_ids >= 0).sum():
+            indptr, indices, data = merge(indptr, indices, data, slots, len(genes))
+            slots = np.arange(len(genes))
+            n_genes, _ = survey(indptr, indices, data, slots)
         if self.include_zeros:
             n_genes[:] = len(genes)
         offsets = np.zeros(len(n_genes) + 1, np.int64)
         np.cumsum(np.minimum(n_genes, self.max_length - 1) + 1, out=offsets[1:])
-        gene_ids, values = _fill(
+        gene_ids, values = fill(
             indptr, indices, data, slots, genes, hash_ids(genes), n_genes, offsets, self.include_zeros,
             self.n_bins or 0, self.ties == "spread", np.uint64(key), cell_index, self.vocab.cls_id, self.cls_value,
         )  # fmt: skip
@@ -128,7 +133,7 @@ class Tokenizer:
             gene_ids=torch.from_numpy(gene_ids),
             values=torch.from_numpy(values),
             offsets=torch.from_numpy(offsets),
-            cell_index=torch.from_numpy(np.ascontiguousarray(cell_index, dtype=np.int64)),
+            cell_index=torch.from_numpy(cell_index),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -148,90 +153,3 @@ class Tokenizer:
         if unknown:
             raise ValueError(f"Unknown tokenizer settings {unknown}; written by a newer version of scgpt-tools?")
         return cls(vocab, **settings)
-
-
-# A slot is a gene's place among the genes that the data set and the vocabulary share.
-
-
-@numba.njit(parallel=True, cache=True)
-def _survey(indptr, indices, data, slots):
-    """Count each cell's expressed genes and flag values that cannot be."""
-    n_cells = len(indptr) - 1
-    n_genes = np.zeros(n_cells, np.int64)
-    flags = np.zeros(n_cells, np.uint8)
-    for cell in numba.prange(n_cells):
-        count, flag = 0, 0
-        for i in range(indptr[cell], indptr[cell + 1]):
-            if not np.isfinite(data[i]):
-                flag |= NOT_FINITE
-            elif data[i] < 0:
-                flag |= NEGATIVE
-            elif data[i] > 0 and slots[indices[i]] >= 0:
-                count += 1
-        n_genes[cell] = count
-        flags[cell] = flag
-    return n_genes, flags
-
-
-@numba.njit(cache=True)
-def _merge(indptr, indices, data, slots, n_slots):
-    """Rewrite the matrix with one column for each slot; of several columns with one slot the highest value stays."""
-    new_indptr = np.zeros_like(indptr)
-    new_indices = np.empty_like(indices)
-    new_data = np.empty_like(data)
-    where = np.full(n_slots, -1, np.int64)  # position in the new row of each slot seen in it
-    n = 0
-    for cell in range(len(indptr) - 1):
-        start = n
-        for i in range(indptr[cell], indptr[cell + 1]):
-            slot = slots[indices[i]]
-            if slot < 0:
-                continue
-            if where[slot] < start:
-                where[slot] = n
-                new_indices[n], new_data[n] = slot, data[i]
-                n += 1
-            elif not data[i] <= new_data[where[slot]]:  # NaN stays, to be found later
-                new_data[where[slot]] = data[i]
-        new_indptr[cell + 1] = n
-    return new_indptr, new_indices[:n], new_data[:n]
-
-
-@numba.njit(parallel=True, cache=True)
-def _fill(
-    indptr, indices, data, slots, genes, gene_hash, n_genes, offsets, include_zeros, n_bins, spread, key, cell_index,
-    cls_id, cls_value,
-):  # fmt: skip
-    gene_ids = np.empty(offsets[-1], np.int64)
-    values = np.empty(offsets[-1], np.float32)
-    for cell in numba.prange(len(n_genes)):
-        n = n_genes[cell]
-        # The cell's genes, with zeros or without.
-        cell_slots = np.arange(n) if include_zeros else np.empty(n, np.int64)
-        cell_values = np.zeros(n, np.float32)
-        k = 0
-        for i in range(indptr[cell], indptr[cell + 1]):
-            slot = slots[indices[i]]
-            if slot >= 0 and data[i] > 0:
-                place = slot if include_zeros else k
-                cell_slots[place], cell_values[place] = slot, data[i]
-                k += 1
-        if n_bins > 0 and k > 0:
-            expressed = np.flatnonzero(cell_values)
-            bins = np.empty(k, np.float32)
-            bin_expressed(
-                cell_values[expressed], n_bins, spread, key, cell_index[cell], genes[cell_slots[expressed]], bins
-            )
-            cell_values[expressed] = bins
-
-        position = offsets[cell]
-        gene_ids[position], values[position] = cls_id, cls_value
-        capacity = offsets[cell + 1] - position - 1
-        last = np.uint64(0)
-        if n > capacity:
-            last = np.partition(gene_hash[cell_slots], capacity - 1)[capacity - 1]
-        for i in range(n):
-            if n == capacity or gene_hash[cell_slots[i]] <= last:
-                position += 1
-                gene_ids[position], values[position] = genes[cell_slots[i]], cell_values[i]
-    return gene_ids, values

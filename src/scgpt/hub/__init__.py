@@ -1,10 +1,11 @@
 """Where checkpoints come from and go to."""
 
-from ._checkpoint import Checkpoint, LoadReport, read_checkpoint, write_checkpoint
+from ._checkpoint import ADATA, Checkpoint, LoadReport, read_checkpoint, write_checkpoint
 from ._official import read_official
 from ._resolve import cache_folder, known_checkpoints, read, resolve
 
 __all__ = [
+    "ADATA",
     "Checkpoint",
     "LoadReport",
     "cache_folder",

@@ -21,7 +21,9 @@ from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig, ScGPTNetwork
 
 WEIGHTS, CONFIG, VOCAB, REGISTRY = "model.safetensors", "config.json", "vocab.json", "registry.json"
+ADATA = "adata.h5ad"  # beside them if a model was saved with its data
 FORMAT = 1
+_FINE_TUNED = "fine-tuned from "
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class LoadReport:
     loaded: tuple[str, ...]
     fresh: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+    def fine_tuned(self) -> LoadReport:
+        """Return the report for weights that were trained on from those of the file."""
+        name = Path(self.source).name.removeprefix(_FINE_TUNED)
+        return replace(self, source=f"{_FINE_TUNED}{name}", sha256="")
 
     def __str__(self) -> str:
         text = f"{self.source}: loaded {', '.join(self.loaded)}"
@@ -100,7 +107,7 @@ class Checkpoint:
             When weights that the new config needs are missing or have another shape, and their part is not in
             ``fresh``.
         """
-        config = replace(self.config, **changes)
+        config = self.config.changed(**changes)
         state_dict, report = complete(config, self.state_dict, self.report, fresh=fresh)
         return replace(self, config=config, state_dict=state_dict, report=report)
 
@@ -141,7 +148,7 @@ def complete(
         When anything is missing, unexpected or of another shape, other than in ``fresh`` parts and in whole parts
         that the config switches off.
     """
-    fresh = tuple(dict.fromkeys(fresh))
+    fresh = (fresh,) if isinstance(fresh, str) else tuple(dict.fromkeys(fresh))
     # Without fresh parts the network is only asked for names and shapes.
     with torch.device("cpu" if fresh else "meta"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -222,16 +229,15 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
     folder
         Where.
     overwrite
-        Replace a folder that is there.
+        Replace a checkpoint that is there, with all in its folder.
 
     Raises
     ------
     FileExistsError
-        When the folder is there and not to be overwritten.
+        When a checkpoint is there and not to be overwritten, or the folder holds anything else.
     """
-    folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise FileExistsError(f"{folder} already exists; pass overwrite=True to replace it, or name another folder.")
+    folder = Path(folder).resolve()
+    _check_target(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -239,7 +245,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         settings = {
             "format": FORMAT,
             "scgpt-tools": version("scgpt-tools"),
-            "source": {"folder": Path(checkpoint.report.source).name, "sha256": checkpoint.report.sha256},
+            "source": {"checkpoint": Path(checkpoint.report.source).name, "sha256": checkpoint.report.sha256},
             "network": checkpoint.config.to_dict(),
             "tokenizer": checkpoint.tokenizer.settings(),
         }
@@ -251,12 +257,28 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             folder.rename(old / "old")
-            new.rename(folder)
-            shutil.rmtree(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                (old / "old").rename(folder)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    """Raise for a folder that must not be replaced: one with other files in it, or with a checkpoint unasked."""
+    if not folder.exists():
+        return
+    content = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if others := sorted(content - {WEIGHTS, CONFIG, VOCAB, REGISTRY, ADATA}):
+        raise FileExistsError(f"{folder} holds other files than a checkpoint's, such as {others[0]}; name another one.")
+    if content and not overwrite:
+        raise FileExistsError(f"{folder} already exists; pass overwrite=True to replace it, or name another folder.")
 
 
 def check_vocabulary(n_tokens: int, vocab: GeneVocab, folder: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -61,35 +61,51 @@ def read_official(folder: str | Path, *, fresh: Iterable[str] = (), **changes: A
         raise ValueError(f"The weights in {folder} do not fit: encoder.embedding.weight is missing.")
     check_vocabulary(len(embedding), vocab, folder)
     try:
-        config = ScGPTConfig(**(_config(args, state_dict) | changes))
+        config = ScGPTConfig(**_config(args, state_dict))
         tokenizer = _tokenizer(args, vocab)
     except KeyError as error:
         raise ValueError(f"{folder / ARGS} lacks {error}.") from None
-    except TypeError as error:
-        raise ValueError(f"{folder / ARGS} does not fit: {error}.") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / ARGS} does not fit: {error}") from None
+    config = config.changed(**changes)
     state_dict, report = complete(config, state_dict, report, fresh=fresh, unexpected=unexpected)
     return Checkpoint(config, state_dict, tokenizer, report)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors and nothing that could execute code."""
+    damaged = f"{path} is damaged, truncated or no checkpoint at all; download it again."
+    if not _is_whole(path):
+        raise ValueError(damaged)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error):
-            raise ValueError(
-                f"{path} holds more than tensors and could execute code when read; refused. "
-                "A checkpoint is a plain dictionary of tensors: get it from its authors again."
-            ) from None
-        raise ValueError(f"{path} is damaged or truncated; download it again.") from None
-    except (RuntimeError, EOFError, BadZipFile, KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or truncated ({type(error).__name__}); download it again.") from None
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} holds more than tensors and could execute code when read; refused. "
+            "A checkpoint is a plain dictionary of tensors: get it from its authors again."
+        ) from None
+    except (RuntimeError, EOFError, KeyError, IndexError, ValueError):
+        raise ValueError(damaged) from None
     if isinstance(content, Mapping) and isinstance(content.get("model_state_dict"), Mapping):
         content = content["model_state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
+    ):
         raise ValueError(f"{path} is not a dictionary of tensors.")
     # Saved from torch's DataParallel, every key has this prefix.
     return {re.sub(r"^module\.", "", key): tensor for key, tensor in content.items()}
+
+
+def _is_whole(path: Path) -> bool:
+    """Check what torch does not: it reads flipped bits without a word, and a web page as a pickle."""
+    if not is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(1) == pickle.PROTO  # torch's format before 1.6
+    try:
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except BadZipFile:
+        return False
 
 
 def _config(args: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -104,9 +120,13 @@ def _config(args: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str,
         numbers = [int(m[1]) for n in weights if (m := re.fullmatch(rf"{prefix}\.(\d+)\.weight", n))]
         return rows(f"{prefix}.{max(numbers)}.weight") if numbers else 0
 
-    style = args.get("input_emb_style", "continuous")
-    if style not in _VALUE_ENCODERS:
-        raise ValueError(f"input_emb_style={style!r} is not supported; known are {list(_VALUE_ENCODERS)}.")
+    def known(name: str, names: Mapping[str, str]) -> str:
+        """Our name for a setting; the authors' default is the first."""
+        value = args.get(name, next(iter(names)))
+        if value not in names:
+            raise ValueError(f"{name}={value!r} is not supported; known are {list(names)}.")
+        return names[value]
+
     domain = has("input_norm.running_mean") and weights["input_norm.running_mean"].ndim == 2
     n_batches = rows("batches.embedding.weight") or last_rows("dar.classifier")
     return {
@@ -118,9 +138,9 @@ def _config(args: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str,
         "dropout": args.get("dropout", 0.2),
         "attention_dropout": args.get("dropout", 0.2),
         "norm": "pre_stream" if args.get("pre_norm") else "post",
-        "value_encoder": _VALUE_ENCODERS[style],
+        "value_encoder": known("input_emb_style", _VALUE_ENCODERS),
         "n_values": rows("values.embedding.weight") or args["n_bins"] + 2,
-        "pooling": _POOLING[args.get("cell_emb_style", "cls")],
+        "pooling": known("cell_emb_style", _POOLING),
         "expression": "affine" if has("gep.coefficient.") else "mlp",
         "zero": has("gep.expressed.") or has("gep.coefficient.expressed."),
         "gepc": has("gepc."),

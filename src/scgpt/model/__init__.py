@@ -1,5 +1,6 @@
 """scvi-tools model classes."""
 
+from ._embedding import Precision, resolve_precision
 from ._scgpt import SCGPT
 
-__all__ = ["SCGPT"]
+__all__ = ["SCGPT", "Precision", "resolve_precision"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -9,15 +10,14 @@ from typing import Any, Self
 import anndata
 import numpy as np
 from anndata import AnnData
+from scvi.data import AnnDataManager
 from scvi.data._constants import _MODEL_NAME_KEY, _SETUP_ARGS_KEY
 from scvi.model._utils import parse_device_args
 
 from scgpt import hub
-from scgpt.data import Tokenizer
+from scgpt.data import Tokenizer, check_anndata
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
-
-_ADATA = "adata.h5ad"
 
 
 class PersistenceMixin:
@@ -50,7 +50,8 @@ class PersistenceMixin:
             Data set to train on, set up with ``setup_anndata``. Not needed to embed.
         fresh
             Parts of the network to start from random weights (``"gep"``, ``"cls"``, ``"batches"``, ``"dar"``, ...).
-            Without it, weights that are missing or do not fit are an error.
+            Without it, weights that are missing or do not fit are an error, and so are parts that were made for the
+            checkpoint's own batches where there is an ``adata``.
         accelerator
             As in Lightning.
         device
@@ -71,6 +72,9 @@ class PersistenceMixin:
         >>> adata.obsm["X_scGPT"] = model.get_latent_representation(adata)  # doctest: +SKIP
         """
         checkpoint = hub.read(model, fresh=fresh, **changes)
+        if adata is not None:
+            check_anndata(adata)
+            _check_batches(checkpoint)
         registry = None if adata is not None else _own_registry(checkpoint.registry, cls.__name__)
         return cls._from_checkpoint(checkpoint, adata, registry, accelerator, device)
 
@@ -101,11 +105,20 @@ class PersistenceMixin:
         ValueError
             When there is no AnnData to save.
         """
-        if save_anndata and self.adata is None:
+        if anndata_write_kwargs and not save_anndata:
+            raise TypeError(f"save() does not know {sorted(anndata_write_kwargs)}.")
+        if not save_anndata:
+            hub.write_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
+            return
+        if self.adata is None:
             raise ValueError("This model has no AnnData to save; leave out save_anndata=True.")
-        hub.write_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
-        if save_anndata:
-            self.adata.write_h5ad(Path(dir_path) / _ADATA, **anndata_write_kwargs)
+        folder = Path(dir_path).resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The data are written first: if that fails, nothing has been replaced.
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            self.adata.write_h5ad(Path(temporary) / hub.ADATA, **anndata_write_kwargs)
+            hub.write_checkpoint(self.to_checkpoint(), folder, overwrite=overwrite)
+            (Path(temporary) / hub.ADATA).replace(folder / hub.ADATA)
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the model's weights and settings."""
@@ -147,9 +160,11 @@ class PersistenceMixin:
         ValueError
             When a file is damaged, or the model is of another class.
         """
+        if not isinstance(adata, bool | None):
+            check_anndata(adata)
         checkpoint = hub.read_checkpoint(dir_path)
         registry = _own_registry(checkpoint.registry, cls.__name__)
-        saved = Path(dir_path) / _ADATA
+        saved = Path(dir_path) / hub.ADATA
         if adata is None and saved.exists():
             adata = anndata.read_h5ad(saved)
             adata.uns.pop("_scvi_uuid", None)  # it belongs to the AnnData that was saved
@@ -177,6 +192,22 @@ class PersistenceMixin:
         """Return the scvi-tools registry saved with a model."""
         return _decode(hub.read_checkpoint(dir_path).registry)
 
+    @classmethod
+    def view_setup_args(cls, dir_path: str | Path) -> None:
+        """Print the arguments of ``setup_anndata`` that a saved model was made with."""
+        AnnDataManager.view_setup_method_args(cls.load_registry(dir_path))
+
+
+def _check_batches(checkpoint: Checkpoint) -> None:
+    """Raise for parts that know the batches of a checkpoint's own data, which are not those of other data."""
+    config = checkpoint.config
+    on = {"input_norm": config.input_norm == "domain", "batches": config.batch_embedding, "dar": config.adversary}
+    if kept := [part for part in on if on[part] and part not in checkpoint.report.fresh]:
+        raise ValueError(
+            f"Parts {kept} of this checkpoint were made for the batches of its own data. To train on other data, start "
+            f"them from random weights: fresh={kept}. To go on with the same batches, use load(folder, adata)."
+        )
+
 
 def _own_registry(saved: dict[str, Any], class_name: str) -> dict[str, Any]:
     """Return the registry of a checkpoint, a minimal one where it has none."""
@@ -203,7 +234,7 @@ def _encode(value: Any) -> Any:
         return [_encode(v) for v in value]
     if isinstance(value, np.generic):
         return value.item()
-    return value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _decode(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from ._losses import elastic_cell_similarity, masked_mse, masked_relative_error, zero_nll
 from ._module import ScGPTModule
-from ._objectives import OBJECTIVES, Cls, Dar, Ecs, Gep, Gepc, Objective, Zero, make_objectives
+from ._objectives import OBJECTIVES, Cls, Dar, Ecs, Gep, Gepc, Objective, Zero, default_objectives, make_objectives
 
 __all__ = [
     "OBJECTIVES",
@@ -14,6 +14,7 @@ __all__ = [
     "Objective",
     "ScGPTModule",
     "Zero",
+    "default_objectives",
     "elastic_cell_similarity",
     "make_objectives",
     "masked_mse",

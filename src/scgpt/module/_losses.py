@@ -25,8 +25,7 @@ def zero_nll(probability: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def elastic_cell_similarity(cells_BD: Tensor, beta: float) -> Tensor:
     """Mean over all pairs of cells of ``1 - (relu(cos) - beta)^2``, the cosine of a cell with itself set to 0.
 
-    Pairs more alike than ``beta`` are drawn together and others apart (:cite:t:`Cui2024`, after
-    :cite:t:`Liu2020`).
+    Pairs more alike than ``beta`` are drawn together and others apart (:cite:t:`Cui2024`, Methods).
     """
     unit_BD = F.normalize(cells_BD, dim=1)
     cosine_BB = (unit_BD @ unit_BD.T).fill_diagonal_(0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 
 from scgpt._token_batch import TokenBatch
 from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork
 
-from ._objectives import Objective, make_objectives
+from ._objectives import Objective, default_objectives
 
 
 class ScGPTModule(BaseModuleClass):
@@ -28,11 +30,9 @@ class ScGPTModule(BaseModuleClass):
     def __init__(self, config: ScGPTConfig):
         super().__init__()
         self.network = ScGPTNetwork(config)
-        self.objectives: tuple[Objective, ...] = make_objectives(
-            [name for name in ("gep", "gepc") if name in config.heads] or ["ecs"]
-        )
+        self.objectives: tuple[Objective, ...] = default_objectives(config)
 
-    def forward(self, tensors: TokenBatch, **kwargs) -> tuple[NetworkOutput, NetworkOutput, LossOutput]:
+    def forward(self, tensors: TokenBatch, **kwargs: Any) -> tuple[NetworkOutput, NetworkOutput, LossOutput]:
         """Run network and objectives; the triple is what scvi-tools expects of a module."""
         heads = dict.fromkeys(head for objective in self.objectives for head in objective.heads)
         output = self.inference(tensors, tuple(heads))

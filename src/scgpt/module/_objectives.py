@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scgpt._token_batch import TokenBatch
-from scgpt.nn import NetworkOutput
+from scgpt.nn import NetworkOutput, ScGPTConfig
 
 from ._losses import elastic_cell_similarity, masked_mse, zero_nll
 
@@ -35,11 +35,15 @@ class Objective:
         """Return the loss of a batch, unweighted."""
         raise NotImplementedError
 
+    def needed(self, what: str, tensor: Tensor | None) -> Tensor:
+        """Return a tensor, with an error that names it where it is not there."""
+        if tensor is None:
+            raise ValueError(f"Objective {self.name!r} needs {what}, which this batch or network does not have.")
+        return tensor
 
-def _needed(tensor: Tensor | None, name: str, objective: str) -> Tensor:
-    if tensor is None:
-        raise ValueError(f"Objective {objective!r} needs {name}, which this batch or network does not have.")
-    return tensor
+    def predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Return the true values of a batch, and where they count."""
+        return self.needed("targets", batch.targets), self.needed("predict", batch.predict)
 
 
 class Gep(Objective):
@@ -50,7 +54,7 @@ class Gep(Objective):
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        return masked_mse(out.gep, _needed(batch.targets, "targets", self.name), batch.predict)
+        return masked_mse(self.needed("gep", out.gep), *self.predicted(batch))
 
 
 class Gepc(Objective):
@@ -61,20 +65,26 @@ class Gepc(Objective):
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        return masked_mse(out.gepc, _needed(batch.targets, "targets", self.name), batch.predict)
+        return masked_mse(self.needed("gepc", out.gepc), *self.predicted(batch))
 
 
 class Zero(Objective):
-    """Whether a masked gene is expressed at all, by every expression decoder that is on."""
+    """Whether a gene is expressed at all.
+
+    Where zeros are tokens, that of masked genes, by every expression decoder that is on. Where zeros are left out,
+    every token is expressed and tells nothing: then that of all measured genes, from the cell embedding.
+    """
 
     name = "zero"
     heads = ("zero",)
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        targets = _needed(batch.targets, "targets", self.name)
-        given = [p for p in (out.zero, out.zero_gepc) if p is not None]
-        return sum(zero_nll(p, targets, batch.predict) for p in given)
+        if batch.expressed is not None:
+            expressed = batch.expressed.float()
+            return F.binary_cross_entropy(self.needed("expressed", out.expressed), expressed)
+        loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
+        return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ class Dar(Objective):
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        return F.cross_entropy(out.dar, _needed(batch.batch_labels, "batch_labels", self.name))
+        return F.cross_entropy(self.needed("dar", out.dar), self.needed("batch_labels", batch.batch_labels))
 
 
 class Cls(Objective):
@@ -117,7 +127,7 @@ class Cls(Objective):
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        return F.cross_entropy(out.cls, _needed(batch.labels, "labels", self.name))
+        return F.cross_entropy(self.needed("cls", out.cls), self.needed("labels", batch.labels))
 
 
 OBJECTIVES: dict[str, type[Objective]] = {o.name: o for o in (Gep, Gepc, Zero, Ecs, Dar, Cls)}
@@ -138,6 +148,7 @@ def make_objectives(
     ValueError
         When a name or setting is unknown, a name stands twice, or there is none.
     """
+    entries: Iterable[tuple[str | Objective, Any]]
     entries = given.items() if isinstance(given, Mapping) else [(entry, {}) for entry in given]
     objectives = []
     for entry, settings in entries:
@@ -155,3 +166,8 @@ def make_objectives(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"Objectives must be at least one, each once, not {names}.")
     return tuple(objectives)
+
+
+def default_objectives(config: ScGPTConfig) -> tuple[Objective, ...]:
+    """Return the objectives of masked expression that a network has heads for; where it has none, ``ecs``."""
+    return make_objectives([name for name in ("gep", "gepc") if name in config.heads] or ["ecs"])

@@ -47,7 +47,7 @@ def _per_cell(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dr
 
 def _jagged(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
     q, k, v = (
-        torch.nested.nested_tensor_from_jagged(x, batch.offsets, max_seqlen=int(batch.lengths.max())).transpose(1, 2)
+        torch.nested.nested_tensor_from_jagged(x, batch.offsets, max_seqlen=batch.longest).transpose(1, 2)
         for x in (q_THE, k_THE, v_THE)
     )
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).values()
@@ -56,7 +56,7 @@ def _jagged(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, drop
 def _flash(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    offsets, longest = batch.offsets.int(), int(batch.lengths.max())
+    offsets, longest = batch.offsets.int(), batch.longest
     return flash_attn_varlen_func(q_THE, k_THE, v_THE, offsets, offsets, longest, longest, dropout_p=dropout)
 
 

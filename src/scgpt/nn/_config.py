@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 HEADS = ("gep", "gepc", "zero", "cls", "dar", "perturb_gep")
@@ -98,7 +98,10 @@ class ScGPTConfig:
     n_conditions: int = 0
     n_flags: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self) if f.type == "int"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number, not {getattr(self, name)!r}.")
         for name in ("n_tokens", "d_model", "n_heads", "n_layers", "d_feed_forward", "n_classifier_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -138,6 +141,19 @@ class ScGPTConfig:
             "perturb_gep": self.expression == "affine",
         }
         return tuple(name for name in HEADS if on[name])
+
+    def changed(self, **changes: Any) -> ScGPTConfig:
+        """Return the config with other values of some fields.
+
+        Raises
+        ------
+        ValueError
+            When there is no such field.
+        """
+        known = [f.name for f in fields(self)]
+        if unknown := sorted(set(changes) - set(known)):
+            raise ValueError(f"There are no network settings {unknown}; there are {known}.")
+        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, ready for JSON."""

@@ -47,7 +47,7 @@ class DomainNorm(nn.Module):
     @torch.no_grad()
     def _update(self, mean_GD: Tensor, var_GD: Tensor, count_G1: Tensor) -> None:
         """Move the running statistics of the domains that are present; the variance unbiased, as torch has it."""
-        present = count_G1[:, 0] > 0
+        present = count_G1[:, 0] > 1  # one token has no variance: torch refuses it, here it leaves no trace
         unbiased_GD = var_GD * count_G1 / (count_G1 - 1).clamp(min=1)
         for running_GD, new_GD in ((self.running_mean, mean_GD), (self.running_var, unbiased_GD)):
             running_GD[present] = torch.lerp(running_GD[present], new_GD[present], self.momentum)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,7 @@ class ExpressionHead(nn.Module):
 
     def probability(self, x_TC: Tensor) -> Tensor:
         """Map ``(T, C)`` outputs to the ``(T,)`` probability that the gene is expressed."""
+        assert self.expressed is not None  # the network asks only where the config has it on
         return torch.sigmoid(self.expressed(x_TC).squeeze(-1))
 
 
@@ -72,7 +75,13 @@ class CellPromptedHead(nn.Module):
 
     def probability(self, gene_TQ: Tensor, cell_TC: Tensor) -> Tensor:
         """As :meth:`forward`, for the ``(T,)`` probability that the gene is expressed."""
+        assert self.expressed is not None
         return torch.sigmoid((self.expressed(torch.sigmoid(self.query(gene_TQ))) * cell_TC).sum(-1))
+
+    def probabilities(self, gene_GQ: Tensor, cell_BC: Tensor) -> Tensor:
+        """Map ``(G, Q)`` genes and ``(B, C)`` cells to the ``(B, G)`` probabilities for each pair."""
+        assert self.expressed is not None
+        return torch.sigmoid(cell_BC @ self.expressed(torch.sigmoid(self.query(gene_GQ))).T)
 
 
 class Classifier(nn.Sequential):
@@ -86,11 +95,11 @@ class Classifier(nn.Sequential):
 
 class _ReverseGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return -grad
 
 

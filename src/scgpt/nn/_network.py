@@ -19,6 +19,9 @@ from ._transformer import TransformerLayer
 # Letters at the end of a name are its shape: T tokens, B cells, D model width, C width with the context of batch and
 # modality, Q width of a gene's query, H heads, E width of a head, G domains.
 
+# Heads that decode expression; they read the context of batch and modality.
+_DECODERS = {"gep", "gepc", "zero", "perturb_gep"}
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutput:
@@ -38,6 +41,8 @@ class NetworkOutput:
         ``(T,)`` probability that a gene is expressed, from its output.
     zero_gepc
         ``(T,)`` the same from the cell embedding.
+    expressed
+        ``(B, G)`` probability that a cell expresses a gene, for all genes that were measured, from its embedding.
     cls
         ``(B, n_classes)`` logits of the cell types.
     dar
@@ -52,6 +57,7 @@ class NetworkOutput:
     gepc: Tensor | None = None
     zero: Tensor | None = None
     zero_gepc: Tensor | None = None
+    expressed: Tensor | None = None
     cls: Tensor | None = None
     dar: Tensor | None = None
     perturb_gep: Tensor | None = None
@@ -175,7 +181,7 @@ class ScGPTNetwork(nn.Module):
             out["cls"] = self.cls(cells_BD)
         if self.dar is not None and "dar" in heads:
             out["dar"] = self.dar(cells_BD)
-        if not {"gep", "gepc", "zero", "perturb_gep"} & set(heads):
+        if not _DECODERS & set(heads):
             return out
 
         context_TD = self._context(batch)
@@ -199,6 +205,9 @@ class ScGPTNetwork(nn.Module):
                 out["gepc"] = self.gepc(gene_TQ, cell_TC)
             if "zero" in heads:
                 out["zero_gepc"] = self.gepc.probability(gene_TQ, cell_TC)
+            # With modalities a query needs the gene's modality, which tokens have and measured genes do not.
+            if "zero" in heads and batch.measured is not None and self.modalities is None:
+                out["expressed"] = self.gepc.probabilities(self.genes(batch.measured), cells_BC)
         return out
 
     def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:
@@ -206,14 +215,14 @@ class ScGPTNetwork(nn.Module):
         if off:
             known = "unknown" if set(off) - set(HEADS) else "not switched on in this network's config"
             raise ValueError(f"Heads {off} are {known}; this network has {list(self.config.heads)}.")
+        if batch.unknown is not None:
+            raise ValueError("This network has no generative attention: leave TokenBatch.unknown out.")
+        decodes = bool(_DECODERS & set(heads))
         needed = {
             "condition_ids": self.conditions is not None,
-            "modality_ids": self.modalities is not None,
-            "batch_labels": self.batches is not None or self.config.input_norm == "domain",
+            "modality_ids": self.modalities is not None and decodes,
+            "batch_labels": self.config.input_norm == "domain" or (self.batches is not None and decodes),
         }
         missing = [name for name, need in needed.items() if need and getattr(batch, name) is None]
-        # An embedding alone needs no batch for the decoders' sake.
-        if missing == ["batch_labels"] and self.config.input_norm != "domain":
-            missing = missing if {"gep", "gepc", "zero", "perturb_gep"} & set(heads) else []
         if missing:
             raise ValueError(f"This network needs {', '.join(missing)} in the TokenBatch.")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scgpt.model import SCGPT
+    from scgpt.model import SCGPT, Precision
 
 
 def embed(
@@ -22,7 +22,7 @@ def embed(
     gene_key: str | None = None,
     gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
     max_length: int | None = None,
-    precision: str = "auto",
+    precision: Precision = "auto",
     progress_bar: bool = True,
     key_added: str = "X_scGPT",
     copy: bool = False,
@@ -41,7 +41,8 @@ def embed(
         A model, the folder of a checkpoint, or a checkpoint's name such as ``"whole-human"``
         (see :func:`scgpt.hub.resolve`).
     layer
-        Layer with counts or log-normalised values; ``.X`` by default.
+        Layer with counts or log-normalised values, ``"X"`` for ``.X``; by default the one that the model was set up
+        with, and ``.X`` where it was not.
     gene_key
         Column of ``.var`` with the gene names, symbols or Ensembl ids; found by itself by default.
     gene_mapping
@@ -82,8 +83,10 @@ def embed(
     >>> scgpt.tl.embed(adata, model="whole-human")  # doctest: +SKIP
     >>> sc.pp.neighbors(adata, use_rep="X_scGPT")  # doctest: +SKIP
     """
-    from scgpt.model import SCGPT
+    from scgpt.data import check_anndata
+    from scgpt.model import SCGPT, resolve_precision
 
+    check_anndata(adata)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     elif adata.is_view and adata.isbacked:
@@ -107,11 +110,12 @@ def embed(
         "version": version("scgpt-tools"),
         "checkpoint": report.source if report else "trained from scratch",
         "checkpoint_sha256": report.sha256 if report else "",
-        "layer": layer or "X",
+        "layer": model.layer_of(layer),
         "gene_key": match.key,
-        "max_length": max_length or model.tokenizer.max_length,
-        "precision": precision,
+        "max_length": model.tokenizer.max_length if max_length is None else max_length,
+        "precision": resolve_precision(model.device, precision),
         "n_genes_matched": len(match.matched),
+        "genes_matched": list(match.matched),
         "genes_unmatched": list(match.unmatched),
     }
     adata.uns["scgpt"] = provenance

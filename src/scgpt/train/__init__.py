@@ -3,7 +3,7 @@
 from ._loader import Split, TokenDataModule, TokenLoader, split_cells
 from ._order import CellOrder
 from ._plan import ScGPTTrainingPlan, parameter_groups
-from ._runner import ScGPTTrainRunner, checkpoint_callback, latest_checkpoint
+from ._runner import ScGPTTrainRunner, check_settings, checkpoint_callback, latest_checkpoint
 from ._schedule import Schedule
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Split",
     "TokenDataModule",
     "TokenLoader",
+    "check_settings",
     "checkpoint_callback",
     "latest_checkpoint",
     "parameter_groups",

@@ -30,10 +30,14 @@ class TokenLoader:
         Which cells come when. Without shuffling (validation) masks are the same in every epoch.
     mask_share
         Share of each cell's genes whose values are hidden.
+    expressed
+        Whether to say which of all measured genes each cell expresses.
     """
 
-    def __init__(self, cells: Cells, tokenizer: Tokenizer, order: CellOrder, *, mask_share: float):
-        self.cells, self.tokenizer, self.mask_share = cells, tokenizer, mask_share
+    def __init__(
+        self, cells: Cells, tokenizer: Tokenizer, order: CellOrder, *, mask_share: float, expressed: bool = False
+    ):
+        self.cells, self.tokenizer, self.mask_share, self.expressed = cells, tokenizer, mask_share, expressed
         self.order = order
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
@@ -56,39 +60,18 @@ class TokenLoader:
         """Return a batch of the current epoch."""
         order = self.order
         epoch = order.epoch if order.shuffle else 0
-        batch = self.cells.tokenize(order.batch(step), self.tokenizer, key=derive_key(order.seed, "ties", epoch))
-        key = derive_key(order.seed, "mask", epoch)
+        ties, key = derive_key(order.seed, "ties", epoch), derive_key(order.seed, "mask", epoch)
+        batch = self.cells.tokenize(order.batch(step), self.tokenizer, key=ties, expressed=self.expressed)
         return mask_values(batch, self.mask_share, mask_value=self.tokenizer.mask_value, key=key)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch, with what it depends on."""
-        return {"epoch": self.order.epoch, "consumed": self._consumed, "data": self._identity()}
+        """Return the place in the epoch."""
+        return {"epoch": self.order.epoch, "consumed": self._consumed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a place in an epoch.
-
-        Raises
-        ------
-        ValueError
-            When it was saved with other cells, another batch size or another seed.
-        """
-        if state["data"] != self._identity():
-            raise ValueError(
-                f"The interrupted training ran on {state['data']}, this one on {self._identity()}. "
-                "Pass the same data and settings to go on, or another folder of checkpoints to start anew."
-            )
+        """Go to a place in an epoch."""
         self._resume_at = (state["epoch"], state["consumed"])
         self._consumed = state["consumed"]
-
-    def _identity(self) -> dict[str, Any]:
-        order = self.order
-        return {
-            "n_cells": len(order.cells),
-            "first_cells": order.cells[:8].tolist(),
-            "batch_size": order.batch_size,
-            "seed": order.seed,
-            "mask_share": self.mask_share,
-        }
 
 
 @dataclass
@@ -150,14 +133,24 @@ class TokenDataModule(pl.LightningDataModule):
         Share of each cell's genes whose values are hidden.
     seed
         Of order, masks and ties.
+    expressed
+        Whether to say which of all measured genes each cell expresses.
     """
 
     def __init__(
-        self, cells: Cells, tokenizer: Tokenizer, split: Split, *, batch_size: int, mask_share: float, seed: int
+        self,
+        cells: Cells,
+        tokenizer: Tokenizer,
+        split: Split,
+        *,
+        batch_size: int,
+        mask_share: float,
+        seed: int,
+        expressed: bool = False,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
-        self.mask_share, self.seed = mask_share, seed
+        self.mask_share, self.seed, self.expressed = mask_share, seed, expressed
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
         self.n_train, self.n_val = len(split.train), len(split.validation)
 
@@ -171,4 +164,4 @@ class TokenDataModule(pl.LightningDataModule):
 
     def _loader(self, index: NDArray[np.int64], tokenizer: Tokenizer, *, shuffle: bool) -> TokenLoader:
         order = CellOrder(index, self.batch_size, shuffle=shuffle, seed=self.seed)
-        return TokenLoader(self.cells, tokenizer, order, mask_share=self.mask_share)
+        return TokenLoader(self.cells, tokenizer, order, mask_share=self.mask_share, expressed=self.expressed)

@@ -15,6 +15,8 @@ from scgpt.module import ScGPTModule
 
 from ._schedule import Schedule
 
+SETTINGS = "scgpt_settings"  # key in a checkpoint of training
+
 
 class ScGPTTrainingPlan(TrainingPlan):
     """Trains an :class:`~scgpt.module.ScGPTModule`.
@@ -41,8 +43,12 @@ class ScGPTTrainingPlan(TrainingPlan):
         See :class:`Schedule`.
     seed
         Of dropout, which is a function of seed, epoch and step.
-    **kwargs
-        For :class:`scvi.train.TrainingPlan`.
+    compile
+        Compile the module with :func:`torch.compile`.
+    compile_kwargs
+        For :func:`torch.compile`.
+    settings
+        What the training depends on beside this plan, as plain values; kept in its checkpoints.
     """
 
     module: ScGPTModule
@@ -58,11 +64,27 @@ class ScGPTTrainingPlan(TrainingPlan):
         warmup_steps: int = 0,
         decay: float = 0.9,
         seed: int = 0,
-        **kwargs: Any,
+        compile: bool = False,
+        compile_kwargs: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
     ):
-        super().__init__(module, optimizer="AdamW", lr=lr, eps=eps, weight_decay=weight_decay, **kwargs)
+        super().__init__(
+            module,
+            optimizer="AdamW",
+            lr=lr,
+            eps=eps,
+            weight_decay=weight_decay,
+            compile=compile,
+            compile_kwargs=compile_kwargs,
+        )
         self.schedule = Schedule(schedule, warmup_steps, decay)
         self.seed = seed
+        plan = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "seed": seed, "schedule": str(self.schedule)}
+        self.settings = plan | (settings or {})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the training depends on, so that it is not continued as another one."""
+        checkpoint[SETTINGS] = self.settings
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch of cells."""
@@ -89,9 +111,14 @@ class ScGPTTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with its schedule, stepped at every step."""
+        # Gradients that mixed precision scales cannot be clipped in a fused optimiser.
+        self.fused_optimizer = "mixed" not in str(self.trainer.precision)
         optimizer = self.get_optimizer_creator()(parameter_groups(self.module, self.weight_decay))
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = max(total_steps // max(self.trainer.max_epochs or 1, 1), 1)
+        # Not trainer.estimated_stepping_batches: it makes Lightning set its loader up before it has read the loader's
+        # state from a checkpoint, which is then never used.
+        n_batches = len(self.trainer.datamodule.train_dataloader())
+        steps_per_epoch = -(-n_batches // self.trainer.accumulate_grad_batches)
+        total_steps = steps_per_epoch * (self.trainer.max_epochs or 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.schedule.factor(step, total_steps, steps_per_epoch)
         )

@@ -7,33 +7,70 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scvi.train import Trainer, TrainRunner
+
+from ._plan import SETTINGS, ScGPTTrainingPlan
 
 logger = logging.getLogger(__name__)
 
 
 class _Trainer(Trainer):
+    def __init__(self, *args: Any, checkpoint: ModelCheckpoint | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # Handed to scvi-tools' trainer, it would be joined by SaveCheckpoint, which throws away what a resume needs.
+        if checkpoint is not None:
+            self.callbacks.append(checkpoint)
+
     def fit(self, *args: Any, **kwargs: Any) -> None:
         # Checkpoints of ours hold tensors and plain values; nothing in them needs to be executed.
         super().fit(*args, weights_only=True, **kwargs)
 
 
 class ScGPTTrainRunner(TrainRunner):
-    """:class:`scvi.train.TrainRunner` whose checkpoints are read without executing code."""
+    """:class:`scvi.train.TrainRunner` that keeps Lightning's checkpoints and reads them without executing code."""
 
     _trainer_cls = _Trainer
 
+    def _update_history(self) -> None:
+        """Append what was logged to the model's history; scvi-tools' own forgets keys that were not there before."""
+        logged = dict(getattr(self.trainer.logger, "history", None) or {})
+        history = dict(self.model.history_ or {})
+        for key, new in logged.items():
+            old = history.get(key)
+            if old is None:
+                history[key] = new.copy()
+                continue
+            new.index = pd.RangeIndex(len(old), len(old) + len(new), name=old.index.name)
+            history[key] = pd.concat([old, new])
+        self.model.history_ = history
+
 
 def checkpoint_callback(folder: str | Path, every_n_steps: int) -> ModelCheckpoint:
-    """Return a callback that keeps the latest state of training in a folder.
-
-    It is Lightning's own, which keeps what a resume needs; scvi-tools' ``SaveCheckpoint`` throws that away.
-    """
+    """Return a callback that keeps the latest state of training in a folder, with all that a resume needs."""
     return ModelCheckpoint(
         dirpath=folder, filename="{step}", every_n_train_steps=every_n_steps, enable_version_counter=False
     )
+
+
+def check_settings(checkpoint: Path, plan: ScGPTTrainingPlan) -> None:
+    """Raise where a state of training belongs to another training than the one planned.
+
+    Raises
+    ------
+    ValueError
+        When data, network or settings differ.
+    """
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(SETTINGS, {})
+    differing = sorted(k for k in saved.keys() | plan.settings.keys() if saved.get(k) != plan.settings.get(k))
+    if differing:
+        raise ValueError(
+            f"{checkpoint.parent} holds the state of another training: {', '.join(differing)} differ. Pass the same "
+            "data and settings to go on, or another folder of checkpoints to start anew."
+        )
+    logger.info("Training goes on from %s.", checkpoint)
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:

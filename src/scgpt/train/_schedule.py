@@ -31,7 +31,7 @@ class Schedule:
     warmup_steps: int = 0
     decay: float = 0.9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("constant", "cosine", "epoch_decay"):
             raise ValueError(f"schedule must be 'constant', 'cosine' or 'epoch_decay', not {self.kind!r}.")
         if self.warmup_steps < 0 or not 0 < self.decay <= 1:

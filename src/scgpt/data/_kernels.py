@@ -1,0 +1,164 @@
+"""The compiled inner loops.
+
+They stand in one file because numba's cache on disk watches, for each function, the file that it stands in and no other:
+a kernel that called one elsewhere would go on running an old version of it.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+NOT_FINITE, NEGATIVE = 1, 2
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_UNIT = 2.0**-53
+
+
+@numba.njit(inline="always")
+def mix(x):
+    """Scramble a uint64 (the finaliser of splitmix64, Steele et al. 2014)."""
+    x = np.uint64(x) + _GAMMA
+    x = (x ^ (x >> _S30)) * _M1
+    x = (x ^ (x >> _S27)) * _M2
+    return x ^ (x >> _S31)
+
+
+@numba.njit(inline="always")
+def uniform(key, cell, gene):
+    """A float64 in [0, 1) for a key, a cell and a gene."""
+    bits = mix(mix(np.uint64(key) ^ mix(np.uint64(cell))) ^ np.uint64(gene))
+    return (bits >> _S11) * _UNIT
+
+
+@numba.njit(cache=True)
+def mix_all(ids):
+    """Scramble each id into a uint64."""
+    out = np.empty(len(ids), np.uint64)
+    for i in range(len(ids)):
+        out[i] = mix(ids[i])
+    return out
+
+
+@numba.njit(cache=True)
+def uniform_all(key, cells, genes):
+    """Return :func:`uniform` of each pair of a cell and a gene."""
+    out = np.empty(len(cells))
+    for i in range(len(cells)):
+        out[i] = uniform(key, cells[i], genes[i])
+    return out
+
+
+@numba.njit
+def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
+    """Write the bins of one cell's ``values``, all above 0, into ``out``.
+
+    The authors take ``n_bins - 1`` quantiles of the values as edges and count the edges at or below a value. Edge
+    ``j`` stands at position ``j (n - 1) / (n_bins - 2)`` of the sorted values, so with the positions ``first ..
+    last`` of a value among them both counts follow in whole numbers, free of rounding.
+    """
+    n = len(values)
+    steps = n_bins - 2
+    ordered = np.sort(values)
+    for i in range(n):
+        first = np.searchsorted(ordered, values[i], side="left")
+        last = np.searchsorted(ordered, values[i], side="right") - 1
+        lowest, highest = 1, n_bins - 1
+        if n > 1:
+            highest = steps * last // (n - 1) + 1  # edges at or below the value
+            below = (steps * first + n - 2) // (n - 1)  # edges below it
+            lowest = min(below + 1, highest)
+        if spread:
+            out[i] = lowest + int(uniform(key, cell, gene_ids[i]) * (highest - lowest + 1))
+        else:
+            out[i] = (lowest + highest) // 2
+
+
+# A slot is a gene's place among the genes that the data set and the vocabulary share.
+
+
+@numba.njit(parallel=True, cache=True)
+def survey(indptr, indices, data, slots):
+    """Count each cell's expressed genes and flag values that cannot be."""
+    n_cells = len(indptr) - 1
+    n_genes = np.zeros(n_cells, np.int64)
+    flags = np.zeros(n_cells, np.uint8)
+    for cell in numba.prange(n_cells):
+        count, flag = 0, 0
+        for i in range(indptr[cell], indptr[cell + 1]):
+            if not np.isfinite(data[i]):
+                flag |= NOT_FINITE
+            elif data[i] < 0:
+                flag |= NEGATIVE
+            elif data[i] > 0 and slots[indices[i]] >= 0:
+                count += 1
+        n_genes[cell] = count
+        flags[cell] = flag
+    return n_genes, flags
+
+
+@numba.njit(cache=True)
+def merge(indptr, indices, data, slots, n_slots):
+    """Rewrite the matrix with one column for each slot; of several columns with one slot the highest value stays."""
+    new_indptr = np.zeros_like(indptr)
+    new_indices = np.empty_like(indices)
+    new_data = np.empty_like(data)
+    where = np.full(n_slots, -1, np.int64)  # position in the new row of each slot seen in it
+    n = 0
+    for cell in range(len(indptr) - 1):
+        start = n
+        for i in range(indptr[cell], indptr[cell + 1]):
+            slot = slots[indices[i]]
+            if slot < 0:
+                continue
+            if where[slot] < start:
+                where[slot] = n
+                new_indices[n], new_data[n] = slot, data[i]
+                n += 1
+            else:
+                new_data[where[slot]] = max(new_data[where[slot]], data[i])
+        new_indptr[cell + 1] = n
+    return new_indptr, new_indices[:n], new_data[:n]
+
+
+@numba.njit(parallel=True, cache=True)
+def fill(
+    indptr, indices, data, slots, genes, gene_hash, n_genes, offsets, include_zeros, n_bins, spread, key, cell_index,
+    cls_id, cls_value,
+):  # fmt: skip
+    """Write the tokens of every cell: binned, and cut to the length that ``offsets`` leaves it."""
+    gene_ids = np.empty(offsets[-1], np.int64)
+    values = np.empty(offsets[-1], np.float32)
+    for cell in numba.prange(len(n_genes)):
+        n = n_genes[cell]
+        # The cell's genes, with zeros or without.
+        cell_slots = np.arange(n) if include_zeros else np.empty(n, np.int64)
+        cell_values = np.zeros(n, np.float32)
+        k = 0
+        for i in range(indptr[cell], indptr[cell + 1]):
+            slot = slots[indices[i]]
+            if slot >= 0 and data[i] > 0:
+                place = slot if include_zeros else k
+                cell_slots[place], cell_values[place] = slot, data[i]
+                k += 1
+        if n_bins > 0 and k > 0:
+            expressed = np.flatnonzero(cell_values)
+            bins = np.empty(k, np.float32)
+            bin_expressed(
+                cell_values[expressed], n_bins, spread, key, cell_index[cell], genes[cell_slots[expressed]], bins
+            )
+            cell_values[expressed] = bins
+
+        position = offsets[cell]
+        gene_ids[position], values[position] = cls_id, cls_value
+        capacity = offsets[cell + 1] - position - 1
+        last = np.uint64(0)
+        if n > capacity:
+            last = np.partition(gene_hash[cell_slots], capacity - 1)[capacity - 1]
+        for i in range(n):
+            if n == capacity or gene_hash[cell_slots[i]] <= last:
+                position += 1
+                gene_ids[position], values[position] = genes[cell_slots[i]], cell_values[i]
+    return gene_ids, values

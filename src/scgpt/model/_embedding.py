@@ -1,0 +1,240 @@
+"""Embedding cells and genes with a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scvi import REGISTRY_KEYS
+from tqdm.auto import tqdm
+
+from scgpt._warn import warn_user
+from scgpt.data import Cells, GeneMatch, GeneVocab, Tokenizer, check_anndata, in_memory, match_genes
+from scgpt.module import ScGPTModule
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+# Cells read from the data set at a time when embedding.
+_CELLS_AT_ONCE = 2048
+# Tokens in a pass through the network; on a CPU larger temporaries cost more page faults than they save calls.
+_TOKENS_PER_PASS = {"cpu": 8_192, "cuda": 262_144}
+
+
+class EmbeddingMixin:
+    """Embeddings of cells and genes, for models around an :class:`~scgpt.module.ScGPTModule`."""
+
+    module: ScGPTModule
+    tokenizer: Tokenizer
+    registry: dict[str, Any]
+    adata: AnnData | None
+    device: torch.device
+    is_trained: bool
+
+    @property
+    def vocab(self) -> GeneVocab:
+        """The genes that the model knows."""
+        return self.tokenizer.vocab
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: ArrayLike | None = None,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+        match: GeneMatch | None = None,
+        max_length: int | None = None,
+        precision: Precision = "auto",
+        normalize: bool = True,
+        progress_bar: bool = True,
+    ) -> NDArray[np.float32]:
+        """Embed cells.
+
+        A cell's embedding depends on the cell alone: neither on the other cells, their number and order, nor on the
+        order of the genes. Genes that the data set did not measure are absent, not zero.
+
+        Parameters
+        ----------
+        adata
+            Any data set, of any genes; by default the model's own.
+        indices
+            Rows to embed; all by default.
+        layer
+            Layer with counts or log-normalised values, ``"X"`` for ``.X``; by default the one that the model was set
+            up with, and ``.X`` where it was not.
+        gene_key
+            See :func:`scgpt.data.match_genes`.
+        gene_mapping
+            See :func:`scgpt.data.match_genes`.
+        match
+            What :meth:`match` gave, if it was called before.
+        max_length
+            Most tokens of a cell, ``<cls>`` included; by default the model's. Longer cells keep genes in the order of
+            a fixed hash.
+        precision
+            ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 on GPUs that have it, else float32.
+        normalize
+            Scale to length 1, as the authors do.
+        progress_bar
+            Show progress.
+
+        Returns
+        -------
+        ``(n_cells, d_model)`` float32.
+
+        Raises
+        ------
+        ValueError
+            When no gene matches, or values are negative, NaN or infinite.
+        KeyError
+            When a layer or column is not there.
+        """
+        adata = self._given_or_own(adata)
+        match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
+        layer = self.layer_of(layer)
+        cells = Cells(
+            adata, match.token_ids, layer=None if layer == "X" else layer, batch_labels=self._batch_labels(adata)
+        )
+        index = np.arange(adata.n_obs)
+        index = index if indices is None else np.atleast_1d(index[np.asarray(indices, dtype=_index_type(indices))])
+        if not self.is_trained:
+            warn_user("The model is not trained; its embeddings mean nothing yet.")
+        return self._embed(cells, index, max_length, precision, normalize, progress_bar)
+
+    def _embed(
+        self,
+        cells: Cells,
+        index: NDArray[np.int64],
+        max_length: int | None,
+        precision: Precision,
+        normalize: bool,
+        progress_bar: bool,
+    ) -> NDArray[np.float32]:
+        max_length = self.tokenizer.max_length if max_length is None else max_length
+        tokenizer = replace(self.tokenizer, max_length=max_length, ties="middle")
+        self.module.eval()
+        device = self.device
+        result = np.empty((len(index), self.module.network.config.d_model), np.float32)
+        done, n_empty = 0, 0
+        with tqdm(total=len(index), desc="Embedding", unit="cell", disable=not progress_bar) as progress:
+            for rows in np.array_split(index, -(-len(index) // _CELLS_AT_ONCE)) if len(index) else []:
+                batch = cells.tokenize(rows, tokenizer)
+                n_empty += int((batch.lengths == 1).sum())
+                for part in batch.split(_TOKENS_PER_PASS.get(device.type, 65_536)):
+                    with _autocast(device, precision):
+                        embedding = self.module.embed(part.to(device))
+                    if normalize:
+                        embedding = torch.nn.functional.normalize(embedding, dim=1)
+                    result[done : done + part.n_cells] = embedding.cpu().numpy()
+                    done += part.n_cells
+                    progress.update(part.n_cells)
+        if n_empty:
+            logger.warning(
+                "%d cells express no gene of the vocabulary; their embedding is that of an empty cell.", n_empty
+            )
+        return result
+
+    @torch.inference_mode()
+    def get_gene_embeddings(self, genes: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the input embeddings of genes, after their layer norm, before any cell is seen.
+
+        Parameters
+        ----------
+        genes
+            Names in the vocabulary; all genes by default.
+
+        Returns
+        -------
+        ``(n_genes, d_model)`` float32, with the genes as index.
+
+        Raises
+        ------
+        KeyError
+            When a gene is not in the vocabulary.
+        """
+        names = list(self.vocab.genes) if genes is None else [str(g) for g in genes]
+        ids = self.vocab.ids(names)
+        if (ids < 0).any():
+            lacking = [name for name, i in zip(names, ids, strict=True) if i < 0]
+            raise KeyError(f"{len(lacking)} genes are not in the vocabulary, such as {lacking[:5]}.")
+        embeddings = self.module.network.genes(torch.from_numpy(ids).to(self.device))
+        return pd.DataFrame(embeddings.float().cpu().numpy(), index=pd.Index(names, name="gene"))
+
+    def match(
+        self,
+        adata: AnnData | None = None,
+        *,
+        gene_key: str | None = None,
+        gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+    ) -> GeneMatch:
+        """Report which genes of a data set the model knows, as :func:`scgpt.data.match_genes` does."""
+        adata = self._given_or_own(adata)
+        args = self.registry.get("setup_args", {})
+        registered = args.get("gene_key")  # a column that other data sets need not have
+        gene_key = gene_key or (registered if registered in adata.var else None)
+        gene_mapping = args.get("gene_mapping") if gene_mapping is None else gene_mapping
+        return match_genes(in_memory(adata.var), self.vocab, gene_key=gene_key, gene_mapping=gene_mapping)
+
+    def layer_of(self, layer: str | None = None) -> str:
+        """Return the layer that is read where ``layer`` is asked for: the registered one by default, ``"X"`` for ``.X``."""
+        return layer or self.registry.get("setup_args", {}).get("layer") or "X"
+
+    def _given_or_own(self, adata: AnnData | None) -> AnnData:
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("This model has no data of its own; pass an AnnData.")
+        check_anndata(adata)
+        return adata
+
+    def _batch_labels(self, adata: AnnData) -> NDArray[np.int64] | None:
+        """Return the batch of each cell as the model counts them, where its encoder depends on it."""
+        if self.module.network.config.input_norm != "domain":
+            return None
+        state = self.registry["field_registries"].get(REGISTRY_KEYS.BATCH_KEY, {}).get("state_registry")
+        if state is None:
+            raise ValueError(
+                "This model normalises each batch apart, but the checkpoint does not name its batches; "
+                "fine-tune it on your data (from_pretrained(..., adata, fresh=['input_norm', ...])) first."
+            )
+        column, known = state["original_key"], pd.Index(state["categorical_mapping"])
+        if column not in adata.obs:
+            raise KeyError(f"This model normalises each batch apart: .obs[{column!r}] must name each cell's batch.")
+        labels = known.get_indexer(pd.Index(adata.obs[column]))
+        if (labels < 0).any():
+            strange = sorted(set(adata.obs[column][labels < 0].astype(str)))
+            raise ValueError(f".obs[{column!r}] names batches that the model was not trained on: {strange[:5]}.")
+        return labels
+
+
+def _index_type(indices: ArrayLike) -> type:
+    return bool if np.asarray(indices).dtype == bool else int  # an empty list would be float
+
+
+def resolve_precision(device: torch.device, precision: Precision) -> Precision:
+    """Return what ``"auto"`` means on a device.
+
+    Raises
+    ------
+    ValueError
+        When the precision is none of those known.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.")
+    if precision != "auto":
+        return precision
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")

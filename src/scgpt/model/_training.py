@@ -1,0 +1,215 @@
+"""Training a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+from scvi.train import SaveCheckpoint
+
+from scgpt.data import Cells, Tokenizer
+from scgpt.hub import LoadReport
+from scgpt.module import Objective, ScGPTModule, default_objectives, make_objectives
+from scgpt.train import (
+    ScGPTTrainingPlan,
+    ScGPTTrainRunner,
+    TokenDataModule,
+    check_settings,
+    checkpoint_callback,
+    latest_checkpoint,
+    split_cells,
+)
+
+
+class TrainingMixin:
+    """``train`` for models around an :class:`~scgpt.module.ScGPTModule`."""
+
+    _training_plan_cls = ScGPTTrainingPlan
+    _data_splitter_cls = TokenDataModule
+    _train_runner_cls = ScGPTTrainRunner
+
+    module: ScGPTModule
+    tokenizer: Tokenizer
+    load_report: LoadReport | None
+    registry: dict[str, Any]
+    adata: AnnData | None
+    adata_manager: AnnDataManager
+    summary_stats: Any
+
+    def train(
+        self,
+        max_epochs: int = 30,
+        *,
+        lr: float | None = None,
+        batch_size: int = 32,
+        mask_share: float = 0.4,
+        objectives: Iterable[str | Objective] | Mapping[str, Any] | None = None,
+        ties: Literal["middle", "spread"] = "middle",
+        train_size: float = 0.9,
+        validation_size: float | None = None,
+        early_stopping: bool = False,
+        checkpoints: str | Path | None = None,
+        checkpoint_every: int = 200,
+        seed: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] = 1,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on the data set that the model was built with.
+
+        Order of cells, masks, ties and dropout are functions of seed, epoch and step: the same call gives the same
+        weights, and so does one that was interrupted and run again with ``checkpoints``. Epochs count from 0 in every
+        call: to train longer in a second call, give it another seed.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells.
+        lr
+            Learning rate; by default 1e-4 for a model loaded from a checkpoint, as the authors fine-tune, and 1e-3 for
+            one that started from random weights.
+        batch_size
+            Cells of a step.
+        mask_share
+            Share of each cell's genes whose values are hidden.
+        objectives
+            Names, names with weights, or names with settings (see :func:`scgpt.module.make_objectives`); by default
+            ``gep`` and, where the network has it, ``gepc``.
+        ties
+            How tied values are binned in training, see :func:`scgpt.data.bin_values`.
+        train_size
+            Share of cells to train on.
+        validation_size
+            Share of cells to validate on; by default the rest.
+        early_stopping
+            Stop when ``validation_loss`` no longer falls; ``early_stopping_patience`` epochs are waited for.
+        checkpoints
+            Folder for the state of training. If it holds one of the same training, that goes on from there.
+        checkpoint_every
+            Steps between two states.
+        seed
+            By default ``scvi.settings.seed``, or 0.
+        accelerator
+            As in Lightning.
+        devices
+            The one device to train on: 1, or a list with its number.
+        plan_kwargs
+            For :class:`~scgpt.train.ScGPTTrainingPlan`: ``schedule``, ``warmup_steps``, ``weight_decay``, ...
+        **trainer_kwargs
+            For :class:`scvi.train.Trainer`: ``gradient_clip_val``, ``precision="bf16-mixed"``,
+            ``accumulate_grad_batches``, ``callbacks``, ...
+
+        Raises
+        ------
+        ValueError
+            When the model has no AnnData, or a setting is out of range.
+        FloatingPointError
+            When an objective is no longer finite.
+        """
+        if self.adata is None:
+            raise ValueError(
+                "This model has no data to train on. Set a data set up with setup_anndata and pass it: "
+                "SCGPT.from_pretrained(..., adata) or SCGPT.load(..., adata)."
+            )
+        if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
+            raise ValueError(f"devices={devices!r}: training on several devices is not supported yet; pass 1.")
+        if any(isinstance(callback, SaveCheckpoint) for callback in trainer_kwargs.get("callbacks", [])):
+            raise ValueError("SaveCheckpoint cannot be resumed from; pass checkpoints='folder' instead.")
+        seed = (settings.seed or 0) if seed is None else seed
+        chosen = default_objectives(self.module.network.config) if objectives is None else make_objectives(objectives)
+        self._check_objectives(chosen)
+        self.module.objectives = chosen
+        tokenizer = replace(self.tokenizer, ties=ties)
+        split = split_cells(self.adata.n_obs, train_size, validation_size, seed)
+        data = self._data_splitter_cls(
+            self._registered_cells(),
+            tokenizer,
+            split,
+            batch_size=batch_size,
+            mask_share=mask_share,
+            seed=seed,
+            expressed="zero" in [o.name for o in chosen] and not tokenizer.include_zeros,
+        )
+        if early_stopping and not data.n_val:
+            raise ValueError("early_stopping watches validation cells, but there are none; lower train_size.")
+        if lr is None:
+            lr = 1e-4 if self.load_report else 1e-3
+        depends_on = {
+            "network": str(self.module.network.config),
+            "objectives": str(chosen),
+            "tokenizer": str(tokenizer.settings()),
+            "vocabulary": _digest("\n".join(self.tokenizer.vocab)),
+            "cells": _digest("\n".join(self.adata.obs_names[split.train])),
+            "batch_size": batch_size,
+            "mask_share": mask_share,
+        }
+        plan_settings: dict[str, Any] = {"lr": lr, "seed": seed} | dict(plan_kwargs or {})
+        plan = self._training_plan_cls(self.module, settings=depends_on, **plan_settings)
+
+        trainer_kwargs = {"gradient_clip_val": 1.0, "early_stopping": early_stopping} | trainer_kwargs
+        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
+        if data.n_val:
+            trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+        if checkpoints is not None:
+            if (latest := latest_checkpoint(checkpoints)) is not None:
+                check_settings(latest, plan)
+            trainer_kwargs["checkpoint"] = checkpoint_callback(checkpoints, checkpoint_every)
+            trainer_kwargs["ckpt_path"] = latest
+        runner = self._train_runner_cls(
+            self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
+        )
+        with torch.random.fork_rng():  # the steps seed torch, which is the user's
+            self.module.train()
+            runner()
+        if self.load_report is not None:
+            self.load_report = self.load_report.fine_tuned()
+
+    def _registered_cells(self) -> Cells:
+        """The model's own data set with its batches and labels, for training."""
+        assert self.adata is not None
+        self.adata_manager.validate()  # another setup of the same AnnData may have written its own codes
+        get = self.adata_manager.get_from_registry
+        return Cells(
+            self.adata,
+            self.match().token_ids,  # type: ignore[attr-defined]
+            layer=self.registry["setup_args"].get("layer"),
+            batch_labels=np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).ravel(),
+            labels=np.asarray(get(REGISTRY_KEYS.LABELS_KEY)).ravel(),
+        )
+
+    def _check_objectives(self, objectives: tuple[Objective, ...]) -> None:
+        """Raise where the network lacks a head of an objective, or the head does not fit the data."""
+        config, stats = self.module.network.config, self.summary_stats
+        for objective in objectives:
+            off = [head for head in objective.heads if head not in config.heads]
+            if off:
+                raise ValueError(
+                    f"Objective {objective.name!r} needs head {off[0]!r}, which this network does not have; "
+                    f"it has {list(config.heads)}."
+                )
+        names = [o.name for o in objectives]
+        if "cls" in names and config.n_classes != stats.n_labels:
+            raise ValueError(
+                f"The network has {config.n_classes} classes and the data {stats.n_labels}: pass n_classes=."
+            )
+        uses_batches = config.batch_embedding or config.input_norm == "domain" or "dar" in names
+        if uses_batches and config.n_batches != stats.n_batch:
+            raise ValueError(
+                f"The network has {config.n_batches} batches and the data {stats.n_batch}: pass n_batches=, or "
+                "setup_anndata(..., batch_key=...)."
+            )
+        if "zero" in names and not self.tokenizer.include_zeros and not config.gepc:
+            raise ValueError("Objective 'zero' asks the cell embedding where zeros are left out: it needs gepc=True.")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
