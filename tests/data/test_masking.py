@@ -1,0 +1,94 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from scgpt.data import TokenBatch, mask_values
+
+LENGTHS = (1, 2, 3, 11, 101, 41)
+
+
+@pytest.fixture
+def batch(rng) -> TokenBatch:
+    offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
+    genes = torch.cat([torch.from_numpy(rng.permutation(200)[:n]) for n in LENGTHS])
+    genes[offsets[:-1]] = 201
+    return TokenBatch(
+        gene_ids=genes,
+        values=torch.arange(len(genes)) + 1.0,
+        offsets=offsets,
+        cell_index=torch.tensor([10, 20, 30, 40, 50, 60]),
+    )
+
+
+def hidden_genes(batch: TokenBatch) -> dict[int, set[int]]:
+    """Hidden genes of each cell, by its number in the data set."""
+    return {
+        int(cell): set(part.gene_ids[part.predict].tolist())
+        for cell, part in zip(batch.cell_index, batch.split(1), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.0, [0, 0, 0, 0, 0, 0]),
+        (0.15, [0, 0, 0, 1, 15, 6]),
+        (0.4, [0, 0, 0, 4, 40, 16]),
+        (0.5, [0, 0, 1, 5, 50, 20]),
+        (1.0, [0, 0, 1, 9, 99, 39]),  # one gene stays known
+    ],
+)
+def test_share_of_each_cells_genes_is_hidden_rounded_down(share, expected, batch):
+    masked = mask_values(batch, share)
+    assert [int(part.predict.sum()) for part in masked.split(1)] == expected
+    assert not masked.predict[masked.first].any()
+
+
+def test_hidden_values_become_targets_and_the_others_stay(batch):
+    masked = mask_values(batch, 0.5, mask_value=-1.0)
+    assert torch.equal(masked.targets, batch.values)
+    assert (masked.values[masked.predict] == -1).all()
+    assert torch.equal(masked.values[~masked.predict], batch.values[~masked.predict])
+    assert batch.predict is None
+    assert batch.values.min() == 1  # the batch that came in is left alone
+
+
+def test_what_is_hidden_does_not_depend_on_the_batch(batch):
+    together = hidden_genes(mask_values(batch, 0.4, key=5))
+    alone = {
+        cell: genes for part in batch.split(1) for cell, genes in hidden_genes(mask_values(part, 0.4, key=5)).items()
+    }
+    assert alone == together
+    padded = batch.to_padded()
+    backwards = TokenBatch.from_padded(**{name: x.flip(0) for name, x in padded.items()})
+    assert hidden_genes(mask_values(backwards, 0.4, key=5)) == together
+
+
+def test_what_is_hidden_does_not_depend_on_the_order_of_genes(batch):
+    order = torch.cat([torch.tensor([a, *range(b - 1, a, -1)]) for a, b in pairwise(batch.boundaries)])
+    reordered = TokenBatch(batch.gene_ids[order], batch.values[order], batch.offsets, batch.cell_index)
+    assert hidden_genes(mask_values(reordered, 0.4)) == hidden_genes(mask_values(batch, 0.4))
+
+
+def test_another_key_and_another_cell_hide_other_genes(batch):
+    a, b = (hidden_genes(mask_values(batch, 0.4, key=key))[50] for key in (0, 1))
+    assert a != b
+    twins = TokenBatch(torch.arange(100).repeat(2), torch.ones(200), torch.tensor([0, 100, 200]), torch.tensor([3, 4]))
+    hidden = hidden_genes(mask_values(twins, 0.4))
+    assert hidden[3] != hidden[4]
+
+
+def test_every_gene_is_hidden_equally_often():
+    batch = TokenBatch(torch.arange(41), torch.ones(41), torch.tensor([0, 41]), torch.tensor([0]))
+    times = sum(mask_values(batch, 0.25, key=key).predict.int() for key in range(2000))
+    shares = times[1:].numpy() / 2000
+    assert shares.mean() == pytest.approx(0.25)
+    assert np.abs(shares - 0.25).max() < 0.04  # four standard deviations
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused(share, batch):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        mask_values(batch, share)

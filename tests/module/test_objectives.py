@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scgpt.data import TokenBatch
+from scgpt.module import OBJECTIVES, Ecs, Gep, make_objectives
+from scgpt.nn import NetworkOutput
+
+
+@pytest.fixture
+def batch() -> TokenBatch:
+    return TokenBatch(
+        gene_ids=torch.arange(4),
+        values=torch.tensor([-2.0, -1, 3, -1]),
+        offsets=torch.tensor([0, 2, 4]),
+        cell_index=torch.arange(2),
+        targets=torch.tensor([-2.0, 5, 3, 0]),
+        predict=torch.tensor([False, True, False, True]),
+        batch_labels=torch.tensor([0, 1]),
+        labels=torch.tensor([1, 1]),
+    )
+
+
+@pytest.fixture
+def output() -> NetworkOutput:
+    return NetworkOutput(
+        tokens=torch.zeros(4, 2),
+        cells=torch.tensor([[1.0, 0], [1, 1]]),
+        gep=torch.tensor([9.0, 4, 9, 2]),
+        gepc=torch.tensor([9.0, 8, 9, 0]),
+        zero=torch.tensor([0.1, 0.8, 0.1, 0.5]),
+        zero_gepc=torch.tensor([0.1, 0.4, 0.1, 0.2]),
+        cls=torch.tensor([[0.0, 0.0], [0.0, 2.0]]),
+        dar=torch.tensor([[1.0, 1.0], [3.0, 1.0]]),
+    )
+
+
+# Worked by hand from the two fixtures; the masked tokens are 1 (target 5) and 3 (target 0).
+EXPECTED = {
+    "gep": (1 + 4) / 2,
+    "gepc": (9 + 0) / 2,
+    "zero": -(torch.tensor([0.8, 0.5]).log().sum() + torch.tensor([0.4, 0.8]).log().sum()).item() / 2,
+    "ecs": 1 - (2 * 0.8**2 + 2 * (2**-0.5 - 0.8) ** 2) / 4,
+    "dar": (torch.tensor(2.0).log() + (1 + torch.tensor(2.0).exp()).log()).item() / 2,
+    "cls": (torch.tensor(2.0).log() + (1 + torch.tensor(-2.0).exp()).log()).item() / 2,
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_value(name, output, batch):
+    (objective,) = make_objectives([name])
+    assert objective(output, batch).item() == pytest.approx(EXPECTED[name], rel=1e-5)
+
+
+def test_what_is_missing_is_named(output, batch):
+    with pytest.raises(ValueError, match="'gep' needs gep"):
+        Gep()(NetworkOutput(output.tokens, output.cells), batch)
+
+
+def test_names_weights_settings_and_objects():
+    assert [o.name for o in make_objectives(["gep", "gepc"])] == ["gep", "gepc"]
+    assert make_objectives({"ecs": 10}) == (Ecs(weight=10),)
+    assert make_objectives({"ecs": {"weight": 10, "beta": 0.6}}) == (Ecs(weight=10, beta=0.6),)
+    assert make_objectives([Ecs(beta=0.5)]) == (Ecs(beta=0.5),)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["mse"], "Unknown objective 'mse'"),
+        ({"gep": {"beta": 1}}, "does not take"),
+        ([], "at least one"),
+        (["gep", "gep"], "each once"),
+    ],
+)
+def test_what_is_no_objective_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        make_objectives(given)
+
+
+def test_where_zeros_are_left_out_the_cell_answers_for_all_measured_genes(output, batch):
+    batch = replace(batch, measured=torch.tensor([3, 4, 5]), expressed=torch.tensor([[1, 0, 0], [1, 1, 0]]).bool())
+    output = replace(output, expressed=torch.tensor([[0.5, 0.25, 0.5], [0.5, 0.5, 0.75]]))
+    expected = -torch.tensor([0.5, 0.75, 0.5, 0.5, 0.5, 0.25]).log().mean()
+    assert make_objectives(["zero"])[0](output, batch).item() == pytest.approx(expected.item())

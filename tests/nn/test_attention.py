@@ -1,0 +1,170 @@
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from scgpt.data import TokenBatch
+from scgpt.nn import _attention
+from scgpt.nn._attention import SelfAttention, attention
+
+FUNCTIONS = {"per_cell": _attention._per_cell, "jagged": _attention._jagged}
+LENGTHS = pytest.mark.parametrize(
+    "lengths", [(4,), (1, 1, 1), (7, 1, 12, 3), (5, 5)], ids=lambda lengths: "-".join(map(str, lengths))
+)
+HEADS, WIDTH = 2, 8
+
+
+def random_qkv(n_tokens: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n_tokens, HEADS, WIDTH, generator=generator, dtype=dtype).requires_grad_() for _ in range(3)]
+
+
+def padded_attention(q, k, v, batch):
+    """Padded, with a mask over keys, and softmax written out."""
+    shape = (batch.n_cells, int(batch.lengths.max()))
+    present = torch.arange(shape[1]) < batch.lengths.unsqueeze(1)
+
+    def pad(x):
+        padded = x.new_zeros(*shape, HEADS, WIDTH)
+        padded[present] = x
+        return padded.transpose(1, 2)
+
+    scores = pad(q) @ pad(k).transpose(-1, -2) / WIDTH**0.5
+    weights = scores.masked_fill(~present[:, None, None, :], -torch.inf).softmax(-1)
+    return (weights @ pad(v)).transpose(1, 2)[present]
+
+
+def forward_and_gradients(function, qkv, batch):
+    out = function(*qkv, batch)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return [out, *torch.autograd.grad((out * weights).sum(), qkv)]
+
+
+@LENGTHS
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_equals_padded_attention_forward_and_backward(name, lengths, make_batch):
+    batch = make_batch(lengths)
+    qkv = random_qkv(batch.n_tokens, torch.float64)
+    got = forward_and_gradients(lambda *args: FUNCTIONS[name](*args, 0.0), qkv, batch)
+    expected = forward_and_gradients(padded_attention, qkv, batch)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@LENGTHS
+def test_all_functions_agree_in_float32(lengths, make_batch):
+    batch = make_batch(lengths)
+    qkv = random_qkv(batch.n_tokens)
+    per_cell, jagged = (forward_and_gradients(lambda *args, f=f: f(*args, 0.0), qkv, batch) for f in FUNCTIONS.values())
+    for a, b in zip(per_cell, jagged, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_a_token_sees_no_other_cell(batch):
+    q, k, v = random_qkv(batch.n_tokens)
+    before = attention(q, k, v, batch)
+    second = slice(7, 8)
+    with torch.no_grad():
+        for x in (q, k, v):
+            x[second] += 100
+    after = attention(q, k, v, batch)
+    changed = (before != after).flatten(1).any(1)
+    assert changed.nonzero().flatten().tolist() == [7]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_dropout_drops_weights_and_scales_the_others(name):
+    batch = TokenBatch.from_padded(torch.zeros(1, 400), torch.zeros(1, 400), torch.zeros(1, 400))
+    q, k, v = (x.detach() for x in random_qkv(batch.n_tokens))
+    torch.manual_seed(0)
+    out = FUNCTIONS[name](torch.zeros_like(q), k, torch.ones_like(v), batch, 0.5)
+    # Equal weights of equal values give 1 without dropout; with it, what is left of 400 weights, doubled.
+    assert out.std() == pytest.approx(1 / 400**0.5, rel=0.2)
+    assert out.mean() == pytest.approx(1, abs=0.01)
+
+
+def flash_stub(monkeypatch) -> list[dict]:
+    """Put a module in the place of flash-attn that notes how it was called, and computes each cell plainly."""
+    calls = []
+
+    def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0):
+        calls.append(
+            {
+                "offsets": (cu_seqlens_q, cu_seqlens_k),
+                "longest": (max_seqlen_q, max_seqlen_k),
+                "dropout": dropout_p,
+                "dtypes": {x.dtype for x in (q, k, v)},
+            }
+        )
+        parts = []
+        for a, b in zip(cu_seqlens_q[:-1], cu_seqlens_q[1:], strict=True):
+            cell = slice(int(a), int(b))
+            scores = torch.einsum("ihe,jhe->hij", q[cell], k[cell]) / q.shape[-1] ** 0.5
+            parts.append(torch.einsum("hij,jhe->ihe", scores.softmax(-1), v[cell]))
+        return torch.cat(parts)
+
+    module = ModuleType("flash_attn")
+    module.__spec__ = ModuleSpec("flash_attn", None)
+    module.flash_attn_varlen_func = flash_attn_varlen_func
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+    return calls
+
+
+def test_flash_attention_is_called_with_packed_cells(batch, monkeypatch):
+    calls = flash_stub(monkeypatch)
+    qkv = random_qkv(batch.n_tokens)
+    out = _attention._flash(*qkv, batch, 0.25)
+    torch.testing.assert_close(out, _attention._per_cell(*qkv, batch, 0.0), rtol=0, atol=1e-5)
+    (call,) = calls
+    for offsets in call["offsets"]:
+        assert offsets.dtype == torch.int32  # flash-attn takes no other
+        assert offsets.tolist() == [0, 7, 8, 20, 23]
+    assert call["longest"] == (12, 12)
+    assert all(type(n) is int for n in call["longest"])
+    assert call["dropout"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("cuda", "dtype", "installed", "expected"),
+    [
+        (False, torch.float32, True, "_per_cell"),
+        (False, torch.bfloat16, True, "_per_cell"),
+        (True, torch.bfloat16, True, "_flash"),
+        (True, torch.float16, True, "_flash"),
+        (True, torch.float32, True, "_jagged"),  # flash-attn has no float32
+        (True, torch.bfloat16, False, "_jagged"),
+    ],
+)
+def test_the_fastest_function_that_can_is_chosen(cuda, dtype, installed, expected, monkeypatch):
+    if installed:
+        flash_stub(monkeypatch)
+    else:
+        monkeypatch.setitem(sys.modules, "flash_attn", None)
+        monkeypatch.setattr(_attention, "find_spec", lambda name: None)
+    for name in ("_per_cell", "_jagged", "_flash"):
+        monkeypatch.setattr(_attention, name, lambda q, k, v, batch, dropout, name=name: (name, dropout))
+    tensor = SimpleNamespace(is_cuda=cuda, dtype=dtype)
+    assert attention(tensor, tensor, tensor, None, 0.125) == (expected, 0.125)
+
+
+def test_self_attention_equals_torch_with_the_same_weights(batch):
+    torch.manual_seed(0)
+    ours = SelfAttention(16, 4, dropout=0.0)
+    theirs = torch.nn.MultiheadAttention(16, 4, batch_first=True)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.qkv.weight.data, ours.qkv.bias.data
+    theirs.out_proj.load_state_dict(ours.out.state_dict())
+    x = torch.randn(batch.n_tokens, 16)
+    got = ours(x, batch)
+    for start, stop in zip(batch.boundaries[:-1], batch.boundaries[1:], strict=True):
+        cell = x[None, start:stop]
+        torch.testing.assert_close(got[None, start:stop], theirs(cell, cell, cell)[0], rtol=0, atol=1e-5)
+
+
+def test_self_attention_drops_in_training_alone(batch):
+    torch.manual_seed(0)
+    module = SelfAttention(16, 4, dropout=0.5)
+    x = torch.randn(batch.n_tokens, 16)
+    assert not torch.equal(module.train()(x, batch), module(x, batch))
+    assert torch.equal(module.eval()(x, batch), module(x, batch))

@@ -1,0 +1,50 @@
+import torch
+import torch.nn.functional as F
+
+from scgpt.nn._embeddings import CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
+
+D = 6
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    return module.eval()
+
+
+def test_normed_embedding_is_a_layer_norm_of_the_row():
+    module = randomised(NormedEmbedding(5, D))
+    rows = module.embedding.weight[torch.tensor([4, 0, 4])]
+    expected = F.layer_norm(rows, (D,), module.norm.weight, module.norm.bias, eps=1e-5)
+    torch.testing.assert_close(module(torch.tensor([4, 0, 4])), expected, rtol=0, atol=1e-6)
+
+
+def test_continuous_values_go_through_two_layers_and_a_norm():
+    module = randomised(ContinuousValueEncoder(D, dropout=0.5, max_value=512.0))
+    values = torch.tensor([-2.0, -1.0, 0.0, 0.5, 50.0])
+    hidden = F.relu(values[:, None] * module.linear1.weight[:, 0] + module.linear1.bias)
+    out = hidden @ module.linear2.weight.T + module.linear2.bias
+    expected = F.layer_norm(out, (D,), module.norm.weight, module.norm.bias, eps=1e-5)
+    torch.testing.assert_close(module(values), expected, rtol=0, atol=1e-5)
+
+
+def test_continuous_values_are_clamped_from_above_alone():
+    module = randomised(ContinuousValueEncoder(D, dropout=0.0, max_value=512.0))
+    at_the_limit, above, below = module(torch.tensor([512.0, 10_000.0, -700.0]))
+    assert torch.equal(at_the_limit, above)
+    torch.testing.assert_close(below, module(torch.tensor([-700.0]))[0])
+    assert not torch.allclose(below, module(torch.tensor([-512.0]))[0])
+
+
+def test_continuous_values_drop_in_training():
+    module = randomised(ContinuousValueEncoder(400, dropout=0.5, max_value=512.0)).train()
+    out = module(torch.tensor([3.0]))
+    assert 0.4 < (out == 0).float().mean() < 0.6
+
+
+def test_categorical_values_are_rows_of_an_embedding():
+    module = randomised(CategoricalValueEncoder(5, D))
+    rows = module.embedding.weight[torch.tensor([3, 0])]
+    expected = F.layer_norm(rows, (D,), module.norm.weight, module.norm.bias, eps=1e-5)
+    torch.testing.assert_close(module(torch.tensor([3.0, 0.0])), expected, rtol=0, atol=1e-6)

@@ -1,0 +1,388 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scgpt.data import TokenBatch
+from scgpt.nn import NetworkOutput, ScGPTNetwork
+
+EVERYTHING = {
+    "n_conditions": 3,
+    "n_modalities": 4,
+    "n_batches": 3,
+    "batch_embedding": True,
+    "adversary": True,
+    "n_classes": 5,
+    "zero": True,
+}
+ALL_HEADS = ("gep", "gepc", "zero", "cls", "dar")
+
+
+def assert_close(a, b, atol=1e-5):
+    torch.testing.assert_close(a, b, rtol=0, atol=atol)
+
+
+def outputs(out: NetworkOutput) -> dict[str, torch.Tensor]:
+    return {f.name: getattr(out, f.name) for f in fields(out) if getattr(out, f.name) is not None}
+
+
+def per_cell(name: str) -> bool:
+    return name in ("cells", "cls", "dar")
+
+
+def reorder(batch: TokenBatch, cells: list[int]) -> TokenBatch:
+    """The batch with its cells in another order."""
+    padded = batch.to_padded()
+    return TokenBatch.from_padded(**{name: x[cells] for name, x in padded.items()})
+
+
+class PaddedReference:
+    """The network as other code has it: padded, by torch's own encoder, with everything written out.
+
+    It shares the weights of a network of ours and none of its code.
+    """
+
+    def __init__(self, network: ScGPTNetwork):
+        self.weights = network.state_dict()
+        self.config = c = network.config
+        layer = torch.nn.TransformerEncoderLayer(
+            c.d_model, c.n_heads, c.d_feed_forward, activation="relu", batch_first=True, norm_first=c.norm == "pre"
+        )
+        self.encoder = torch.nn.TransformerEncoder(layer, c.n_layers, enable_nested_tensor=False).eval()
+        renamed = {}
+        for name, tensor in self.weights.items():
+            if name.startswith("layers."):
+                for ours, theirs in (
+                    ("attention.qkv.", "self_attn.in_proj_"),
+                    ("attention.out.", "self_attn.out_proj."),
+                    ("feed_forward.0.", "linear1."),
+                    ("feed_forward.3.", "linear2."),
+                ):
+                    name = name.replace(ours, theirs)
+                renamed[name] = tensor
+        self.encoder.load_state_dict(renamed)
+
+    def linear(self, x, name):
+        return F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+
+    def norm(self, x, name):
+        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def normed_rows(self, ids, name):
+        return self.norm(self.weights[f"{name}.embedding.weight"][ids], f"{name}.norm")
+
+    def mlp(self, x, name):
+        x = F.leaky_relu(self.linear(x, f"{name}.0"))
+        return self.linear(F.leaky_relu(self.linear(x, f"{name}.2")), f"{name}.4").squeeze(-1)
+
+    def classifier(self, x, name, activation):
+        for i in (0, 3):
+            x = self.norm(activation(self.linear(x, f"{name}.{i}")), f"{name}.{i + 2}")
+        return self.linear(x, f"{name}.6")
+
+    def __call__(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+        c, p = self.config, batch.to_padded()
+        genes = self.normed_rows(p["gene_ids"], "genes")
+        hidden = torch.relu(self.linear(p["values"].clamp(max=c.max_value).unsqueeze(-1), "values.linear1"))
+        x = genes + self.norm(self.linear(hidden, "values.linear2"), "values.norm")
+        x = x + self.weights["conditions.weight"][p["condition_ids"]].sum(2)
+        # With gradients on, torch takes its plain path and not its fused one.
+        with torch.enable_grad():
+            x = self.encoder(x, src_key_padding_mask=p["padding"]).detach()
+        cells = x[:, 0]
+
+        context = self.normed_rows(p["batch_labels"], "batches").unsqueeze(1)
+        context = context + self.normed_rows(p["modality_ids"], "modalities")
+        with_context = torch.cat([x, context], -1)
+        cell_with_context = torch.cat([cells, context[:, 0]], -1).unsqueeze(1)
+        query = torch.sigmoid(self.linear(torch.cat([genes, context], -1), "gepc.query"))
+        out = {
+            "tokens": x,
+            "cells": cells,
+            "gep": self.mlp(with_context, "gep.value"),
+            "zero": torch.sigmoid(self.mlp(with_context, "gep.expressed")),
+            "gepc": (self.linear(query, "gepc.value") * cell_with_context).sum(-1),
+            "zero_gepc": torch.sigmoid((self.linear(query, "gepc.expressed") * cell_with_context).sum(-1)),
+            "cls": self.classifier(cells, "cls", torch.relu),
+            "dar": self.classifier(cells, "dar.classifier", F.leaky_relu),
+        }
+        return {name: y if per_cell(name) else y[~p["padding"]] for name, y in out.items()}
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@torch.no_grad()
+def test_packed_equals_padded(norm, make_network, batch):
+    network = make_network(norm=norm, **EVERYTHING)
+    got, expected = outputs(network(batch, ALL_HEADS)), PaddedReference(network)(batch)
+    assert set(got) == set(expected)
+    for name in expected:
+        assert_close(got[name], expected[name])
+
+
+@torch.no_grad()
+def test_order_of_cells_does_not_matter(make_network, batch):
+    network = make_network(**EVERYTHING)
+    order = [2, 0, 3, 1]
+    before, after = (outputs(network(b, ALL_HEADS)) for b in (batch, reorder(batch, order)))
+    pieces = batch.lengths.tolist()
+    for name, x in before.items():
+        expected = x[order] if per_cell(name) else torch.cat([x.split(pieces)[cell] for cell in order])
+        assert_close(after[name], expected)
+
+
+@torch.no_grad()
+def test_order_of_genes_does_not_matter(make_network, batch):
+    network = make_network(**EVERYTHING)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.cat(  # <cls> stays first
+        [
+            start + torch.cat([torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(n - 1, generator=generator)])
+            for start, n in zip(batch.first.tolist(), batch.lengths.tolist(), strict=True)
+        ]
+    )
+    names = ("gene_ids", "values", "condition_ids", "modality_ids")
+    permuted = replace(batch, **{name: getattr(batch, name)[order] for name in names})
+    before, after = (outputs(network(b, ALL_HEADS)) for b in (batch, permuted))
+    for name, x in before.items():
+        assert_close(after[name], x if per_cell(name) else x[order])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "weighted"])
+@torch.no_grad()
+def test_a_cell_does_not_depend_on_its_batch(pooling, make_network, batch):
+    network = make_network(pooling=pooling, **EVERYTHING)
+    together = outputs(network(batch, ALL_HEADS))
+    alone = [outputs(network(part, ALL_HEADS)) for part in batch.split(1)]
+    assert len(alone) == 4
+    for name, x in together.items():
+        assert_close(torch.cat([out[name] for out in alone]), x)
+
+
+@torch.no_grad()
+def test_mean_pooling_is_over_all_tokens(make_network, batch):
+    out = make_network(pooling="mean")(batch)
+    for cell, tokens in zip(out.cells, out.tokens.split(batch.lengths.tolist()), strict=True):
+        assert_close(cell, tokens.mean(0))
+
+
+@torch.no_grad()
+def test_weighted_pooling_is_over_expressed_genes_by_their_values(make_network, batch):
+    out = make_network(pooling="weighted")(batch)
+    pieces = batch.lengths.tolist()
+    for cell, tokens, values in zip(out.cells, out.tokens.split(pieces), batch.values.split(pieces), strict=True):
+        if len(tokens) > 1:
+            assert_close(cell, (tokens[1:] * values[1:, None]).sum(0) / values[1:].sum())
+        else:
+            assert_close(cell, tokens[0])  # a cell with nothing but <cls> is not 0 / 0
+
+
+@torch.no_grad()
+def test_weighted_pooling_of_masked_and_zero_values_alone_is_cls(make_network):
+    batch = TokenBatch.from_padded(torch.tensor([[29, 3, 5]]), torch.tensor([[-2.0, -1.0, 0.0]]), torch.zeros(1, 3))
+    out = make_network(pooling="weighted")(batch)
+    assert_close(out.cells[0], out.tokens[0])
+
+
+@torch.no_grad()
+def test_cls_pooling_is_the_output_of_cls(make_network, batch):
+    out = make_network()(batch)
+    assert torch.equal(out.cells, out.tokens[[0, 7, 8, 20]])
+
+
+@torch.no_grad()
+def test_cell_prompt_takes_the_place_of_the_cls_input(make_network, batch):
+    network = make_network(n_conditions=3)
+    embedded = network.embed_tokens(network.genes(batch.gene_ids), batch)
+    plain = network(batch, ["gep"])
+    # The input embedding that <cls> has anyway changes nothing.
+    assert_close(network(batch, ["gep"], cell_prompt=embedded[batch.first]).gep, plain.gep)
+
+    prompt = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
+    expected = embedded.clone()
+    for position, row in zip(batch.first.tolist(), prompt, strict=True):
+        expected[position] = row
+    for layer in network.layers:
+        expected = layer(expected, batch)
+    out = network(batch, ["gep"], cell_prompt=prompt)
+    assert_close(out.tokens, expected)
+    assert (out.gep - plain.gep).abs().max() > 0.1
+
+
+def test_cell_prompt_passes_gradients_on(make_network, batch):
+    prompt = torch.randn(4, 16, requires_grad=True)
+    make_network()(batch, ["gep"], cell_prompt=prompt).gep.sum().backward()
+    assert (prompt.grad.abs().sum(1) > 0).all()
+
+
+@torch.no_grad()
+def test_batch_and_modality_enter_after_the_transformer(make_network, batch):
+    network = make_network(**EVERYTHING)
+    other = replace(batch, batch_labels=(batch.batch_labels + 1) % 3, modality_ids=(batch.modality_ids + 1) % 4)
+    before, after = network(batch, ALL_HEADS), network(other, ALL_HEADS)
+    for name in ("tokens", "cells", "cls", "dar"):
+        assert torch.equal(getattr(before, name), getattr(after, name))
+    for name in ("gep", "gepc", "zero", "zero_gepc"):
+        assert (getattr(before, name) - getattr(after, name)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_without_modalities_a_genes_query_has_no_context(make_network, batch):
+    network = make_network(n_batches=3, batch_embedding=True)
+    query = torch.sigmoid(network.gepc.query(network.genes(batch.gene_ids)))
+    cells = torch.cat([network(batch).cells, network.batches(batch.batch_labels)], dim=1)
+    expected = (network.gepc.value(query) * cells[batch.cell_of_token]).sum(1)
+    assert_close(network(batch, ["gepc"]).gepc, expected)
+
+
+@torch.no_grad()
+def test_several_conditions_of_a_token_are_summed_and_none_is_zero(make_network, batch):
+    network = make_network(n_conditions=3)
+    with torch.no_grad():
+        network.conditions.weight[0] = 0  # as nn.Embedding has it for padding_idx
+    genes = network.genes(batch.gene_ids)
+    none = replace(batch, condition_ids=torch.zeros(batch.n_tokens, 1, dtype=torch.int64))
+    rows = network.conditions.weight[batch.condition_ids]
+    assert_close(network.embed_tokens(genes, batch), network.embed_tokens(genes, none) + rows[:, 0] + rows[:, 1])
+    assert_close(network.embed_tokens(genes, none), genes + network.values(batch.values))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_plain_input_norm_equals_batch_norm_of_the_summed_embeddings(training, make_network, batch):
+    network, plain = make_network(input_norm="batch"), make_network()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("input_norm")})
+    norm = torch.nn.BatchNorm1d(16, eps=6.1e-5)
+    norm.load_state_dict(network.input_norm.state_dict())
+    network.input_norm.train(training)
+    norm.train(training)
+    genes = network.genes(batch.gene_ids)
+    assert_close(network.embed_tokens(genes, batch), norm(plain.embed_tokens(genes, batch)))
+    assert_close(network.input_norm.running_var, norm.running_var)
+
+
+@torch.no_grad()
+def test_domain_norm_uses_the_label_of_each_tokens_cell(make_network, batch):
+    network, plain = make_network(input_norm="domain", n_batches=3), make_network()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("input_norm")})
+    genes = network.genes(batch.gene_ids)
+    x = plain.embed_tokens(genes, batch)
+    label = torch.repeat_interleave(batch.batch_labels, batch.lengths)
+    mean, var = network.input_norm.running_mean[label], network.input_norm.running_var[label]
+    assert_close(network.embed_tokens(genes, batch), (x - mean) / torch.sqrt(var + 6.1e-5))
+
+
+@torch.no_grad()
+def test_categorical_values_replace_the_continuous_encoder(make_network, batch):
+    network = make_network(value_encoder="categorical", n_values=12)
+    whole = replace(batch, values=batch.values.clamp(min=0))
+    genes = network.genes(batch.gene_ids)
+    rows = network.values.embedding.weight[whole.values.long()]
+    expected = genes + F.layer_norm(rows, (16,), network.values.norm.weight, network.values.norm.bias)
+    assert_close(network.embed_tokens(genes, whole), expected)
+
+
+@torch.no_grad()
+def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
+    network = make_network(zero=True, n_batches=3, batch_embedding=True)
+    assert network(batch, ["zero"]).expressed is None  # nobody said what was measured
+    out = network(replace(batch, measured=torch.arange(5, 12)), ["zero"])
+    assert out.expressed.shape == (4, 7)
+    # Where a cell has a token for the gene, it is the same answer.
+    compared = 0
+    for token, gene in enumerate(batch.gene_ids.tolist()):
+        if 5 <= gene < 12:
+            assert_close(out.expressed[batch.cell_of_token[token], gene - 5], out.zero_gepc[token])
+            compared += 1
+    assert compared > 3
+
+
+@torch.no_grad()
+def test_affine_expression_reads_the_input_value(make_network, batch):
+    network = make_network(expression="affine", n_conditions=3, gepc=False, zero=True)
+    out = network(batch, ["perturb_gep", "zero"])
+    head = network.gep
+    assert_close(out.perturb_gep, head.coefficient(out.tokens) * batch.values + head.bias(out.tokens))
+    assert_close(out.zero, head.coefficient.probability(out.tokens))
+    assert out.zero_gepc is None
+
+
+def test_heads_that_are_not_asked_for_are_none(make_network, batch):
+    network = make_network(**EVERYTHING)
+    assert set(outputs(network(batch))) == {"tokens", "cells"}
+    assert set(outputs(network(batch, ["gepc"]))) == {"tokens", "cells", "gepc"}
+    assert set(outputs(network(batch, ["zero"]))) == {"tokens", "cells", "zero", "zero_gepc"}
+
+
+@pytest.mark.parametrize("head", ["gepc", "zero", "cls", "dar", "perturb_gep"])
+def test_a_head_that_is_off_is_an_error(head, make_network, batch):
+    with pytest.raises(ValueError, match=rf"\['{head}'\] are not switched on .*this network has \['gep'\]"):
+        make_network(gepc=False)(batch, ["gep", head])
+
+
+def test_a_head_that_does_not_exist_is_an_error(make_network, batch):
+    with pytest.raises(ValueError, match=r"\['mvc'\] are unknown; this network has \['gep', 'gepc'\]"):
+        make_network()(batch, ["mvc"])
+
+
+@pytest.mark.parametrize(
+    ("field", "settings", "heads"),
+    [
+        ("condition_ids", {"n_conditions": 3}, ()),
+        ("modality_ids", {"n_modalities": 4}, ("gep",)),
+        ("batch_labels", {"n_batches": 3, "batch_embedding": True}, ("gep",)),
+        ("batch_labels", {"n_batches": 3, "input_norm": "domain"}, ()),
+    ],
+)
+def test_a_field_that_the_config_asks_for_is_needed(field, settings, heads, make_network, batch):
+    with pytest.raises(ValueError, match=f"needs {field} in the TokenBatch"):
+        make_network(**settings)(replace(batch, **{field: None}), heads)
+
+
+@torch.no_grad()
+def test_a_cells_embedding_needs_nothing_that_is_for_the_decoders(make_network, batch):
+    network = make_network(n_batches=3, batch_embedding=True, n_modalities=4, n_classes=2)
+    bare = replace(batch, batch_labels=None, modality_ids=None)
+    assert torch.equal(network(bare, ["cls"]).cells, network(batch).cells)
+
+
+def test_every_parameter_learns(make_network, batch):
+    network = make_network(**EVERYTHING)
+    out = network(batch, ALL_HEADS)
+    sum(x.square().sum() for x in outputs(out).values()).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_the_adversary_pushes_the_encoder_the_other_way(make_network, batch):
+    network = make_network(n_batches=3, adversary=True)
+    encoder = network.layers[0].attention.out.weight
+    own = network.dar.classifier[0].weight
+
+    def gradients(logits):
+        return torch.autograd.grad(F.cross_entropy(logits, batch.batch_labels), [encoder, own])
+
+    reversed_ = gradients(network(batch, ["dar"]).dar)
+    plain = gradients(network.dar.classifier(network(batch).cells))
+    assert plain[0].abs().max() > 1e-4
+    assert_close(reversed_[0], -plain[0])
+    assert_close(reversed_[1], plain[1])
+
+
+def test_dropout_acts_in_training_alone(make_network, batch):
+    network = make_network(dropout=0.2)
+    assert torch.equal(network(batch).tokens, network(batch).tokens)
+    network.train()
+    assert not torch.equal(network(batch).tokens, network(batch).tokens)
+
+
+@torch.no_grad()
+def test_half_precision_stays_close(make_network, batch):
+    network = make_network(pooling="mean")
+    expected = network(batch, ["gep"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = network(batch, ["gep"])
+    assert F.cosine_similarity(out.cells.float(), expected.cells).min() > 0.999
+
+
+def test_values_to_generate_are_refused_not_read_as_known(make_network, batch):
+    with pytest.raises(ValueError, match="no generative attention"):
+        make_network()(replace(batch, unknown=batch.values > 5))

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from scgpt.model import SCGPT
+from scgpt.module import ScGPTModule
+from scgpt.nn import ScGPTConfig
+from scgpt.train import ScGPTTrainingPlan, parameter_groups
+
+CONFIG = ScGPTConfig(n_tokens=20, d_model=8, n_heads=2, n_layers=1, d_feed_forward=8)
+
+
+@pytest.fixture
+def model(counts) -> SCGPT:
+    SCGPT.setup_anndata(counts)
+    return SCGPT(counts, d_model=8, n_layers=1, n_heads=2)
+
+
+def trained_optimizer(model: SCGPT, **plan) -> torch.optim.Optimizer:
+    model.train(1, enable_progress_bar=False, plan_kwargs=plan)
+    return model.trainer.optimizers[0]
+
+
+def test_optimizer_is_made_for_a_transformer(model):
+    optimizer = trained_optimizer(model)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {group["eps"] for group in optimizer.param_groups} == {1e-8}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
+
+
+def test_weight_decay_spares_norms_biases_and_embeddings():
+    module = ScGPTModule(CONFIG)
+    decaying, others = parameter_groups(module, 0.1)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    names = {id(p): name for name, p in module.named_parameters()}
+    spared = {names[id(p)] for p in others["params"]}
+    assert all("norm" in n or "bias" in n or "embedding" in n for n in spared)
+    assert not any("norm" in names[id(p)] or "embedding" in names[id(p)] for p in decaying["params"])
+    assert len(decaying["params"]) + len(others["params"]) == len(list(module.parameters()))
+
+
+def test_frozen_parameters_are_left_out():
+    module = ScGPTModule(CONFIG)
+    module.network.genes.requires_grad_(False)
+    n_given = sum(len(group["params"]) for group in parameter_groups(module, 0.1))
+    assert n_given == len(list(module.parameters())) - 3
+
+
+def test_schedule_acts_at_every_step(model):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    model.train(
+        2,
+        lr=0.1,
+        batch_size=27,
+        enable_progress_bar=False,
+        callbacks=[Rates()],
+        plan_kwargs={"schedule": "cosine", "warmup_steps": 4},
+    )
+    assert rates == pytest.approx(
+        [0.025, 0.05, 0.075, 0.1, 0.1, 0.1 * (1 + np.cos(np.pi / 4)) / 2, 0.05, 0.1 * (1 + np.cos(3 * np.pi / 4)) / 2]
+    )
+
+
+def test_logged_loss_is_the_mean_over_cells(model):
+    """The last batch is smaller than the others, so a mean over batches would differ."""
+    per_batch = []
+    step = ScGPTTrainingPlan.training_step
+
+    class Recording(ScGPTTrainingPlan):
+        def training_step(self, batch, batch_idx):
+            loss = step(self, batch, batch_idx)
+            per_batch.append((batch.n_cells, loss.item()))
+            return loss
+
+    model._training_plan_cls = Recording
+    model.train(1, batch_size=32, enable_progress_bar=False)
+    sizes, losses = np.array(per_batch).T
+    assert len(set(sizes)) == 2
+    logged = float(model.history["train_loss"]["train_loss"].iloc[-1])
+    assert logged == pytest.approx(np.average(losses, weights=sizes), rel=1e-5)
+    assert logged != pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_every_objective_is_logged_for_training_and_validation(model):
+    model.train(2, objectives={"gep": 1, "gepc": 0.5}, enable_progress_bar=False)
+    history = model.history
+    assert {"train_loss", "validation_loss", "gep_train", "gepc_train", "gep_validation", "gepc_validation"} <= set(
+        history
+    )
+    for mode in ("train", "validation"):
+        total = history[f"{mode}_loss"].to_numpy(float)
+        parts = history[f"gep_{mode}"].to_numpy(float) + 0.5 * history[f"gepc_{mode}"].to_numpy(float)
+        assert total == pytest.approx(parts, rel=1e-5)
+        assert len(total) == 2
