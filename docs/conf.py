@@ -93,9 +93,11 @@ for namespace in ("data", "hub", "model", "nn", "tl"):
 
 
 def leave_out_inherited(app, what, name, obj, skip, options):
-    """Leave out what the classes of PyTorch and scvi-tools pass on: their own documentation has it."""
+    """Leave out what the classes of PyTorch, Lightning and scvi-tools pass on: their own documentation has it."""
     origin = (getattr(getattr(obj, "fget", obj), "__module__", None) or "").partition(".")[0]
-    inherited = origin in {"scvi", "torch"} or (origin != "scgpt" and name in torch.nn.Module.__annotations__)
+    inherited = origin in {"lightning", "scvi", "torch"} or (
+        origin != "scgpt" and name in torch.nn.Module.__annotations__
+    )
     return True if inherited else None
 
 
