@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from scvi.train import SaveCheckpoint
 
 from scgpt.data import match_genes
 from scgpt.hub import read_official
@@ -141,46 +140,6 @@ def test_the_seed_decides_the_first_weights(counts):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_training_lowers_the_loss_of_cells_it_never_saw(counts):
-    """Below the loss of the best constant, the variance of the hidden bins, as no untrained network is."""
-    SCGPT.setup_anndata(counts)
-    model = SCGPT(counts, d_model=16, n_layers=1, n_heads=2, dropout=0.0)
-    state = torch.random.get_rng_state()
-    model.train(40, lr=3e-3, batch_size=8, train_size=0.8, enable_progress_bar=False)
-    assert torch.equal(state, torch.random.get_rng_state())
-    held_out = model.history["gep_validation"]["gep_validation"].astype(float)
-    assert model.is_trained
-    assert held_out.iloc[-1] < 0.5 * held_out.iloc[0]
-    assert len(model.train_indices) == 96
-    assert set(model.train_indices).isdisjoint(model.validation_indices)
-
-
-def test_which_genes_are_expressed_can_be_learnt_from_cells_without_zeros(counts):
-    SCGPT.setup_anndata(counts)
-    model = SCGPT(counts, d_model=16, n_layers=1, n_heads=2, dropout=0.0, zero=True)
-    model.train(20, lr=3e-3, batch_size=8, train_size=0.8, objectives={"zero": 1}, enable_progress_bar=False)
-    expressed = counts.X.toarray() > 0
-    held_out, trained = expressed[model.validation_indices], expressed[model.train_indices].mean(0).clip(0.01, 0.99)
-    by_gene = -np.where(held_out, np.log(trained), np.log(1 - trained)).mean()
-    assert float(model.history["zero_validation"]["zero_validation"].iloc[-1]) < 0.95 * by_gene
-
-
-def test_training_goes_on_from_a_checkpoint(golden, rng):
-    cells = anndata.AnnData(
-        sp.csr_matrix(rng.poisson(1.0, (40, 50)).astype(np.float32)),
-        var=pd.DataFrame(index=[f"G{i:04d}" for i in range(50)]),
-    )
-    SCGPT.setup_anndata(cells)
-    model = SCGPT.from_pretrained(golden / "checkpoint", cells)
-    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
-    model.train(1, enable_progress_bar=False)
-    after = model.module.state_dict()
-    assert any(not torch.equal(before[name], after[name]) for name in before)
-    # Embeddings of genes that the data did not measure have no gradient, and no decay moves them.
-    rows = "network.genes.embedding.weight"
-    assert torch.equal(before[rows][50:200], after[rows][50:200])
-
-
 def test_the_network_can_be_changed_where_parts_start_fresh(golden):
     with pytest.raises(ValueError, match=r"cls.*pass fresh=\['cls'\]"):
         SCGPT.from_pretrained(golden / "checkpoint", n_classes=4)
@@ -225,15 +184,6 @@ def test_setup_can_be_viewed(counts, pretrained, capsys):
     assert "3 layers, d_model 64, 4 heads" in pretrained.summary_string
 
 
-def test_a_second_setup_does_not_change_the_labels_of_the_first_model(counts):
-    SCGPT.setup_anndata(counts, batch_key="batch")
-    model = SCGPT(counts, **TINY, adversary=True)
-    counts.obs["donor"] = [f"d{i % 5}" for i in range(counts.n_obs)]
-    SCGPT.setup_anndata(counts, batch_key="donor")
-    expected = (counts.obs["batch"] == "b").to_numpy()
-    assert np.array_equal(model._registered_cells().batch_labels, expected)
-
-
 def test_parts_made_for_other_batches_must_start_fresh(golden, counts):
     counts.var_names = [f"G{i:04d}" for i in range(counts.n_vars)]
     SCGPT.setup_anndata(counts, batch_key="batch")
@@ -253,51 +203,6 @@ def test_the_layer_is_the_registered_one_unless_named(counts):
     assert np.array_equal(embed(model, counts), embed(model, counts, layer="doubled"))
     assert np.abs(embed(model, counts) - embed(model, counts, layer="X")).max() > 1e-3
     assert (model.layer_of(), model.layer_of("X")) == ("doubled", "X")
-
-
-def test_history_grows_when_a_loaded_model_trains_on(counts, tmp_path):
-    SCGPT.setup_anndata(counts)
-    model = SCGPT(counts, **TINY)
-    model.train(2, enable_progress_bar=False)
-    model.train(1, seed=1, objectives=["gep"], enable_progress_bar=False)
-    assert model.history["train_loss"].index.tolist() == [0, 1, 2]
-    assert len(model.history["gepc_train"]) == 2
-    model.save(tmp_path / "model")
-    loaded = SCGPT.load(tmp_path / "model", counts)
-    loaded.train(2, enable_progress_bar=False)
-    assert len(loaded.history["train_loss"]) == 2
-
-
-def test_objectives_are_those_of_the_call(counts):
-    SCGPT.setup_anndata(counts)
-    model = SCGPT(counts, **TINY)
-    with pytest.raises(ValueError, match="'cls' needs head"):
-        model.train(1, objectives=["cls"])
-    model.train(1, objectives=["ecs"], enable_progress_bar=False)
-    model.train(1, enable_progress_bar=False)
-    assert [o.name for o in model.module.objectives] == ["gep", "gepc"]
-
-
-@pytest.mark.parametrize(
-    ("network", "training"),
-    [
-        ({}, {"precision": "bf16-mixed"}),
-        ({}, {"accumulate_grad_batches": 2, "plan_kwargs": {"lr": 0.01}}),
-        ({"value_encoder": "categorical"}, {}),
-        (
-            {"norm": "pre", "pooling": "mean", "include_zeros": True, "zero": True},
-            {"objectives": ["gep", "gepc", "zero"]},
-        ),
-        ({"adversary": True, "batch_embedding": True, "n_classes": 3}, {"objectives": ["gep", "dar", "cls", "ecs"]}),
-        ({"input_norm": "batch"}, {"early_stopping": True}),
-    ],
-)
-def test_configurations_train(counts, network, training):
-    SCGPT.setup_anndata(counts, batch_key="batch", labels_key="cell_type")
-    model = SCGPT(counts, **TINY, **network)
-    model.train(2, enable_progress_bar=False, **training)
-    assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()
-    assert np.isfinite(embed(model, counts)).all()
 
 
 def test_names_are_mapped_into_the_vocabulary_and_missing_ones_left_out(counts, tmp_path):
@@ -339,26 +244,11 @@ class TestWrongInput:
         with pytest.raises(ValueError, match="1 cells have no label"):
             SCGPT.setup_anndata(counts, labels_key="cell_type")
 
-    def test_a_network_of_another_size_than_the_data(self, counts):
-        SCGPT.setup_anndata(counts, batch_key="batch", labels_key="cell_type")
-        with pytest.raises(ValueError, match="2 classes and the data 3"):
-            SCGPT(counts, **TINY, n_classes=2).train(objectives=["cls"])
-        with pytest.raises(ValueError, match="3 batches and the data 2"):
-            SCGPT(counts, **TINY, n_batches=3, batch_embedding=True).train()
-
     def test_settings_that_do_not_exist(self, golden):
         with pytest.raises(ValueError, match=r"no network settings \['n_clases'\]"):
             SCGPT.from_pretrained(golden / "checkpoint", n_clases=3)
         with pytest.raises(ValueError, match=r"fresh=\['gpe'\]"):
             SCGPT.from_pretrained(golden / "checkpoint", fresh="gpe")
-
-    def test_several_devices_and_checkpoints_that_cannot_be_resumed(self, counts):
-        SCGPT.setup_anndata(counts)
-        model = SCGPT(counts, **TINY)
-        with pytest.raises(ValueError, match="several devices"):
-            model.train(devices=2)
-        with pytest.raises(ValueError, match="checkpoints='folder'"):
-            model.train(callbacks=[SaveCheckpoint(monitor="validation_loss")])
 
     def test_no_data(self):
         with pytest.raises(ValueError, match="from_pretrained"):
@@ -367,10 +257,6 @@ class TestWrongInput:
     def test_no_setup(self, counts):
         with pytest.raises(ValueError, match="setup_anndata"):
             SCGPT(counts)
-
-    def test_training_without_data(self, pretrained):
-        with pytest.raises(ValueError, match="no data to train on"):
-            pretrained.train()
 
     def test_embedding_without_data(self, pretrained):
         with pytest.raises(ValueError, match="pass an AnnData"):
@@ -422,23 +308,3 @@ class TestWrongInput:
     def test_unknown_layer(self, pretrained, cells):
         with pytest.raises(KeyError, match="There is no layer 'counts'"):
             embed(pretrained, cells, layer="counts")
-
-    def test_objective_without_its_head(self, counts):
-        SCGPT.setup_anndata(counts)
-        model = SCGPT(counts, **TINY)
-        with pytest.raises(ValueError, match="'cls' needs head 'cls'"):
-            model.train(objectives=["gep", "cls"])
-
-    def test_early_stopping_without_validation_cells(self, counts):
-        SCGPT.setup_anndata(counts)
-        model = SCGPT(counts, **TINY)
-        with pytest.raises(ValueError, match="lower train_size"):
-            model.train(1, early_stopping=True, train_size=1.0)
-
-    def test_nan_loss_stops_training(self, counts):
-        SCGPT.setup_anndata(counts)
-        model = SCGPT(counts, **TINY)
-        with torch.no_grad():
-            model.module.network.gepc.value.weight.fill_(torch.inf)
-        with pytest.raises(FloatingPointError, match="gepc"):
-            model.train(1, enable_progress_bar=False)

@@ -167,7 +167,8 @@ class TrainingMixin:
         runner = self._train_runner_cls(
             self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
         )
-        with torch.random.fork_rng():  # the steps seed torch, which is the user's
+        # The steps seed torch, which is the user's.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             self.module.train()
             runner()
         if self.load_report is not None:
