@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scgpt._warn import warn_user
+from scgpt._messages import listed, warn_user
 
-from ._vocab import GeneVocab, _listed
+from ._vocab import GeneVocab
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ class GeneMatch:
         n_vars = len(self.token_ids)
         text = f"{len(self.matched)} of {n_vars} genes are in the vocabulary (by .var {self.key!r})"
         if self.unmatched:
-            text += f"; not there: {_listed(self.unmatched)}"
+            text += f"; not there: {listed(self.unmatched)}"
         if self.duplicated:
-            text += f"; carried by several variables, highest value counts: {_listed(self.duplicated)}"
+            text += f"; carried by several variables, highest value counts: {listed(self.duplicated)}"
         return text
 
 
@@ -137,7 +137,7 @@ def match_genes(
     if match.duplicated:
         warn_user(
             f"{len(match.duplicated)} genes are carried by several variables; the highest value in each cell counts: "
-            f"{_listed(match.duplicated)}."
+            f"{listed(match.duplicated)}."
         )
     return match
 

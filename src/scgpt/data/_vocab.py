@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scgpt._messages import listed
+
 PAD, CLS, EOC = "<pad>", "<cls>", "<eoc>"
 SPECIAL_TOKENS = (PAD, CLS, EOC)
 
@@ -39,7 +41,7 @@ class GeneVocab(Mapping[str, int]):
         if len(self._ids) < len(self.tokens):
             twice = sorted(_repeated(self.tokens))
             raise ValueError(
-                f"A vocabulary holds every token once, but {len(twice)} stand twice: {_listed(twice)}. "
+                f"A vocabulary holds every token once, but {len(twice)} stand twice: {listed(twice)}. "
                 "Use GeneVocab.from_genes to keep the first of each."
             )
         if CLS not in self._ids:
@@ -123,8 +125,3 @@ class GeneVocab(Mapping[str, int]):
 def _repeated(names: Iterable[str]) -> set[str]:
     seen: set[str] = set()
     return {n for n in names if n in seen or seen.add(n)}  # type: ignore[func-returns-value]
-
-
-def _listed(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scgpt._messages import listed
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig, ScGPTNetwork
 
@@ -171,7 +172,7 @@ def complete(
         ],
     }
     if any(problems.values()):
-        lines = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
+        lines = [f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names]
         affected = sorted({_part(n) for n in problems["missing"] + problems["of another shape"]} & set(parts))
         hint = f" To start these parts from random weights, pass fresh={affected}." if affected else ""
         raise ValueError(f"The weights in {report.source} do not fit: {'; '.join(lines)}.{hint}")
@@ -318,7 +319,3 @@ def sha256(path: Path) -> str:
 
 def _part(name: str) -> str:
     return name.split(".", 1)[0]
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

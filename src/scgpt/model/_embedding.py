@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
-from scgpt._warn import warn_user
+from scgpt._messages import warn_user
 from scgpt.data import Cells, GeneMatch, GeneVocab, Tokenizer, check_anndata, in_memory, match_genes
 from scgpt.module import ScGPTModule
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from ._losses import elastic_cell_similarity, masked_mse, zero_nll
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(ABC):
     """One term of the loss.
 
     Parameters
@@ -31,9 +32,9 @@ class Objective:
 
     weight: float = 1.0
 
+    @abstractmethod
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        raise NotImplementedError
 
     def needed(self, what: str, tensor: Tensor | None) -> Tensor:
         """Return a tensor, with an error that names it where it is not there."""

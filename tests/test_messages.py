@@ -3,6 +3,7 @@ import warnings
 import pandas as pd
 import pytest
 
+from scgpt._messages import listed
 from scgpt.data import GeneVocab, match_genes
 
 
@@ -14,3 +15,8 @@ def test_warnings_point_at_the_line_outside_the_package():
     assert [warning.filename for warning in caught] == [__file__]
     with pytest.warns(UserWarning, match="carried by several variables"):
         match_genes(var, GeneVocab.from_genes(["A", "B"]))
+
+
+@pytest.mark.parametrize(("n", "expected"), [(0, ""), (2, "a, b"), (3, "a, b, c"), (5, "a, b, c and 2 more")])
+def test_of_many_names_the_first_are_listed(n, expected):
+    assert listed(tuple("abcde"[:n]), most=3) == expected
