@@ -24,6 +24,7 @@ import matplotlib
 
 matplotlib.use("agg")
 
+import _data
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,12 +47,10 @@ SETTINGS = {"d_model": 64, "n_layers": 3, "n_heads": 4, "norm": "pre", "zero": T
 TRAINING = {"lr": 3e-3, "batch_size": 8, "mask_share": 0.4, "objectives": {"gep": 1, "gepc": 1, "zero": 1000}}
 
 
-def load_cells() -> anndata.AnnData:
-    """Return the cells with log-normalised values (``.X`` of the data set itself is scaled)."""
-    adata = sc.datasets.pbmc68k_reduced()
-    cells = adata.raw.to_adata()
-    cells.obs = adata.obs[[LABEL]].copy()
-    return cells
+def split(cells: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of training and of held-out cells; benchmarks/splits names the latter."""
+    rows = np.arange(cells.n_obs)
+    return sklearn.model_selection.train_test_split(rows, test_size=0.2, stratify=cells.obs[LABEL], random_state=0)
 
 
 def embed_with_scgpt(train: anndata.AnnData, test: anndata.AnnData, epochs: int, seed: int, folder: Path) -> None:
@@ -116,11 +115,9 @@ def main() -> None:
     seeds, epochs = (range(1), 1) if args.quick else (range(3), 15)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    cells = load_cells()
+    cells = _data.load("pbmc68k_reduced")
     print(f"{cells.n_obs} cells x {cells.n_vars} genes, {cells.obs[LABEL].nunique()} cell types; {epochs} epochs")
-    train_index, test_index = sklearn.model_selection.train_test_split(
-        np.arange(cells.n_obs), test_size=0.2, stratify=cells.obs[LABEL], random_state=0
-    )
+    train_index, test_index = split(cells)
     started, rows, correct = time.time(), [], {}
     for seed in seeds:
         train, test = cells[train_index].copy(), cells[test_index].copy()
