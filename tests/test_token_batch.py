@@ -26,7 +26,7 @@ def batch() -> TokenBatch:
         batch_labels=torch.tensor([0, 1, 0, 2]),
         labels=torch.tensor([5, 6, 7, 8]),
         measured=torch.tensor([100, 103, 107]),
-        expressed=torch.arange(12).reshape(4, 3) % 5 == 0,
+        expressed=(torch.arange(12).reshape(4, 3) % 5 == 0).float(),
     )
 
 
@@ -59,7 +59,7 @@ def test_cells_are_a_range_of_the_batch(batch):
     assert middle.condition_ids.tolist() == [[t % 3, t % 2] for t in range(3, 9)]
     assert middle.cell_index.tolist() == [41, 42]
     assert middle.labels.tolist() == [6, 7]
-    assert middle.expressed.tolist() == [[False, False, True], [False, False, False]]
+    assert middle.expressed.tolist() == [[0, 0, 1], [0, 0, 0]]
     assert middle.measured.tolist() == [100, 103, 107]  # the data set's, the same for every cell
     # A range must not bring along what the whole batch had computed about itself.
     assert middle.lengths.tolist() == [1, 5]

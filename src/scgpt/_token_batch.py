@@ -48,7 +48,7 @@ class TokenBatch:
     measured
         ``(G,)`` int64, genes that the data set measured, each once.
     expressed
-        ``(B, G)`` bool, which of them each cell expresses.
+        ``(B, G)`` float32, which of them each cell expresses: 1 or 0, NaN where its batch did not measure the gene.
 
     Raises
     ------
@@ -127,6 +127,13 @@ class TokenBatch:
             changes |= {n: getattr(self, n)[cut] for n in names if getattr(self, n) is not None}
         return replace(self, **changes)
 
+    def keep(self, kept: Tensor) -> TokenBatch:
+        """Return the batch with some of its tokens alone, ``kept`` being ``(T,)`` bool; ``<cls>`` always stays."""
+        kept = kept.index_fill(0, self.first, True)
+        lengths = self.lengths.new_zeros(self.n_cells).index_add(0, self.cell_of_token, kept.long())
+        changes = {n: getattr(self, n)[kept] for n in _PER_TOKEN if getattr(self, n) is not None}
+        return replace(self, offsets=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), **changes)
+
     def split(self, max_tokens: int) -> list[TokenBatch]:
         """Cut into consecutive batches of at most ``max_tokens`` tokens, and of at least one cell."""
         parts, start = [], 0
@@ -184,7 +191,7 @@ class TokenBatch:
         measured
             ``(G,)`` int.
         expressed
-            ``(B, G)`` bool.
+            ``(B, G)`` float.
 
         Raises
         ------
@@ -221,7 +228,7 @@ class TokenBatch:
             batch_labels=None if batch_labels is None else batch_labels.long(),
             labels=None if labels is None else labels.long(),
             measured=None if measured is None else measured.long(),
-            expressed=None if expressed is None else expressed.bool(),
+            expressed=None if expressed is None else expressed.float(),
         )
 
     def to_padded(self, pad_id: int = 0, pad_value: float = 0.0) -> dict[str, Tensor]:

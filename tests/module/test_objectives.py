@@ -80,7 +80,7 @@ def test_what_is_no_objective_is_refused(given, message):
 
 
 def test_where_zeros_are_left_out_the_cell_answers_for_all_measured_genes(output, batch):
-    batch = replace(batch, measured=torch.tensor([3, 4, 5]), expressed=torch.tensor([[1, 0, 0], [1, 1, 0]]).bool())
+    batch = replace(batch, measured=torch.tensor([3, 4, 5]), expressed=torch.tensor([[1, 0, 0], [1, 1, 0]]).float())
     output = replace(output, expressed=torch.tensor([[0.5, 0.25, 0.5], [0.5, 0.5, 0.75]]))
     expected = -torch.tensor([0.5, 0.75, 0.5, 0.5, 0.5, 0.25]).log().mean()
     assert make_objectives(["zero"])[0](output, batch).item() == pytest.approx(expected.item())

@@ -20,7 +20,7 @@ ALL_HEADS = ("gep", "gepc", "zero", "cls", "dar")
 
 
 def assert_close(a, b, atol=1e-5):
-    torch.testing.assert_close(a, b, rtol=0, atol=atol)
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=atol)
 
 
 def outputs(out: NetworkOutput) -> dict[str, torch.Tensor]:

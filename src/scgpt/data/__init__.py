@@ -6,23 +6,30 @@ from ._binning import bin_values
 from ._cells import Cells
 from ._checks import check_anndata
 from ._hashing import derive_key
-from ._masking import mask_values
+from ._masking import drop_genes, mask_values
 from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
+from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
 
 __all__ = [
+    "MEASURED",
     "Cells",
     "GeneMatch",
     "GeneVocab",
+    "Study",
     "TokenBatch",
     "Tokenizer",
     "bin_values",
     "check_anndata",
+    "check_measured",
     "derive_key",
+    "drop_genes",
     "gene_names",
     "in_memory",
+    "join_studies",
     "mask_values",
     "match_genes",
+    "measured_by",
     "read_mapping",
 ]

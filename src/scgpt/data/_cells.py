@@ -41,6 +41,9 @@ class Cells:
         ``(n_obs,)`` experimental batch of each cell.
     labels
         ``(n_obs,)`` class of each cell.
+    measured
+        ``(n_batches, n_vars)`` bool, which batch measured which variable, for joined studies of different genes; all
+        did by default.
 
     Raises
     ------
@@ -58,12 +61,14 @@ class Cells:
         layer: str | None = None,
         batch_labels: NDArray[np.int64] | None = None,
         labels: NDArray[np.int64] | None = None,
+        measured: NDArray[np.bool_] | None = None,
     ):
         if adata.n_obs == 0:
             raise ValueError("The data set has no cell.")
         self.token_ids = token_ids
         self.batch_labels = batch_labels
         self.labels = labels
+        self.measured = measured
         self._n_cells = adata.n_obs
         self._rows = _row_reader(adata, layer)
 
@@ -92,8 +97,10 @@ class Cells:
         """
         rows = self.rows(index)
         batch = tokenizer(rows, self.token_ids, cell_index=index, key=key)
+        if tokenizer.include_zeros and self.measured is not None:
+            batch = batch.keep(self._measured_tokens(batch))
         if expressed:
-            batch = replace(batch, **self._expressed(rows))
+            batch = replace(batch, **self._expressed(rows, index))
         labels = {
             name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
             for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))
@@ -101,13 +108,30 @@ class Cells:
         }
         return replace(batch, **labels)
 
-    def _expressed(self, rows: sp.csr_matrix) -> dict[str, torch.Tensor]:
+    def _measured_tokens(self, batch: TokenBatch) -> torch.Tensor:
+        """Return which tokens the batch of their cell measured, ``(T,)``."""
+        assert self.measured is not None and self.batch_labels is not None
         known = self.token_ids >= 0
-        measured, slot = np.unique(self.token_ids[known], return_inverse=True)
-        expressed = np.zeros((rows.shape[0], len(measured)), dtype=bool)
+        genes, slot = np.unique(self.token_ids[known], return_inverse=True)
+        table = np.zeros((len(self.measured), len(genes)), dtype=bool)
+        np.logical_or.at(table, (slice(None), slot), self.measured[:, known])
+        tokens = np.searchsorted(genes, batch.gene_ids.numpy()).clip(max=len(genes) - 1)  # <cls> is kept anyway
+        batches = self.batch_labels[batch.cell_index.numpy()][batch.cell_of_token.numpy()]
+        return torch.from_numpy(table[batches, tokens])
+
+    def _expressed(self, rows: sp.csr_matrix, index: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        known = self.token_ids >= 0
+        genes, slot = np.unique(self.token_ids[known], return_inverse=True)
+        expressed = np.zeros((rows.shape[0], len(genes)), dtype=np.float32)
+        if self.measured is not None:
+            assert self.batch_labels is not None
+            expressed[:] = np.nan
+            of_cell = self.measured[self.batch_labels[index]][:, known]
+            cell, column = np.nonzero(of_cell)
+            expressed[cell, slot[column]] = 0
         entries = sp.coo_array(rows[:, known] > 0)
-        expressed[entries.row, slot[entries.col]] = True
-        return {"measured": torch.from_numpy(measured), "expressed": torch.from_numpy(expressed)}
+        expressed[entries.row, slot[entries.col]] = 1
+        return {"measured": torch.from_numpy(genes), "expressed": torch.from_numpy(expressed)}
 
 
 def _row_reader(adata: AnnData, layer: str | None) -> RowReader:

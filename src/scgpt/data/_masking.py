@@ -1,4 +1,4 @@
-"""Hiding values that a model is to predict."""
+"""Hiding what a model is to predict: values, or genes altogether."""
 
 from __future__ import annotations
 
@@ -38,8 +38,42 @@ def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, ke
     ValueError
         When ``share`` is not in [0, 1].
     """
+    hidden = _choose(batch, share, key, "masked values")
+    return replace(
+        batch,
+        values=batch.values.masked_fill(hidden, mask_value),
+        targets=batch.values,
+        predict=hidden,
+    )
+
+
+def drop_genes(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:
+    """Leave a share of each cell's genes out of its tokens.
+
+    What is then asked of all genes that were measured can only be answered from the cell's other genes, and the
+    fewer tokens cost less. Which genes are dropped depends on ``key``, the cell and the gene alone.
+
+    Parameters
+    ----------
+    batch
+        Cells.
+    share
+        Share of each cell's genes to drop, rounded down; at least one stays.
+    key
+        Another key drops other genes.
+
+    Raises
+    ------
+    ValueError
+        When ``share`` is not in [0, 1].
+    """
+    return batch.keep(~_choose(batch, share, key, "dropped genes"))
+
+
+def _choose(batch: TokenBatch, share: float, key: int, what: str) -> torch.Tensor:
+    """Return a ``(T,)`` mask with a share of each cell's genes, never ``<cls>`` and never all genes."""
     if not 0 <= share <= 1:
-        raise ValueError(f"The share of masked values must lie in [0, 1], not {share}.")
+        raise ValueError(f"The share of {what} must lie in [0, 1], not {share}.")
     cells = batch.cell_of_token.numpy()
     lengths, first = batch.lengths.numpy(), batch.first.numpy()
     chance = uniform_of(key, batch.cell_index.numpy()[cells], batch.gene_ids.numpy())
@@ -48,11 +82,5 @@ def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, ke
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order)) - first[cells[order]]
     n_genes = lengths - 1
-    n_hidden = np.minimum(np.floor(n_genes * share), n_genes - 1)
-    hidden = torch.from_numpy(rank < n_hidden[cells])
-    return replace(
-        batch,
-        values=batch.values.masked_fill(hidden, mask_value),
-        targets=batch.values,
-        predict=hidden,
-    )
+    n_chosen = np.minimum(np.floor(n_genes * share), n_genes - 1)
+    return torch.from_numpy(rank < n_chosen[cells])

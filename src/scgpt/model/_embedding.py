@@ -17,7 +17,7 @@ from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
 from scgpt._messages import warn_user
-from scgpt.data import Cells, GeneMatch, GeneVocab, Tokenizer, check_anndata, in_memory, match_genes
+from scgpt.data import Cells, GeneMatch, GeneVocab, Tokenizer, check_anndata, in_memory, match_genes, measured_by
 from scgpt.module import ScGPTModule
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,11 @@ class EmbeddingMixin:
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
         layer = self.layer_of(layer)
         cells = Cells(
-            adata, match.token_ids, layer=None if layer == "X" else layer, batch_labels=self._batch_labels(adata)
+            adata,
+            match.token_ids,
+            layer=None if layer == "X" else layer,
+            batch_labels=self._batch_labels(adata),
+            measured=self._measured(adata),
         )
         index = np.arange(adata.n_obs)
         index = index if indices is None else np.atleast_1d(index[np.asarray(indices, dtype=_index_type(indices))])
@@ -199,7 +203,7 @@ class EmbeddingMixin:
 
     def _batch_labels(self, adata: AnnData) -> NDArray[np.int64] | None:
         """Return the batch of each cell as the model counts them, where its encoder depends on it."""
-        if self.module.network.config.input_norm != "domain":
+        if self.module.network.config.input_norm != "domain" and self._measured(adata) is None:
             return None
         state = self.registry["field_registries"].get(REGISTRY_KEYS.BATCH_KEY, {}).get("state_registry")
         if state is None:
@@ -215,6 +219,15 @@ class EmbeddingMixin:
             strange = sorted(set(adata.obs[column][labels < 0].astype(str)))
             raise ValueError(f".obs[{column!r}] names batches that the model was not trained on: {strange[:5]}.")
         return labels
+
+
+    def _measured(self, adata: AnnData) -> NDArray[np.bool_] | None:
+        """Return which batch measured which gene, where the data say so and it matters."""
+        key = self.registry.get("setup_args", {}).get("measured_key")
+        if key is None or not self.tokenizer.include_zeros:
+            return None
+        state = self.registry["field_registries"][REGISTRY_KEYS.BATCH_KEY]["state_registry"]
+        return measured_by(adata, key, state["categorical_mapping"])
 
 
 def _index_type(indices: ArrayLike) -> type:

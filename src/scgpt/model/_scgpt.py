@@ -15,7 +15,7 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField
 from scvi.model.base import BaseModelClass
 
-from scgpt.data import GeneVocab, Tokenizer, check_anndata, gene_names, in_memory, read_mapping
+from scgpt.data import GeneVocab, Tokenizer, check_anndata, check_measured, gene_names, in_memory, read_mapping
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
 from scgpt.nn import ScGPTConfig
@@ -139,6 +139,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         labels_key: str | None = None,
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+        measured_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register a data set for training.
@@ -158,6 +159,9 @@ class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             there is a vocabulary to match, else the index.
         gene_mapping
             From names in the data to names in the vocabulary, as :func:`scgpt.data.match_genes` takes it.
+        measured_key
+            Key of ``.varm`` with a table of bools, a column for each batch: which genes it measured. For joined
+            studies of different genes; by default every batch measured every gene.
         **kwargs
             For :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -180,6 +184,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             if column is not None and (missing := int(adata.obs[column].isna().sum())):
                 what = key.removesuffix("_key").removesuffix("s")
                 raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; fill or drop them.")
+        if measured_key is not None:
+            check_measured(adata, measured_key, batch_key)
         manager = AnnDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),

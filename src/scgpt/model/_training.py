@@ -15,7 +15,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.train import SaveCheckpoint
 
-from scgpt.data import Cells, Tokenizer
+from scgpt.data import Cells, Tokenizer, measured_by
 from scgpt.hub import LoadReport
 from scgpt.module import Objective, ScGPTModule, default_objectives, make_objectives
 from scgpt.train import (
@@ -51,6 +51,7 @@ class TrainingMixin:
         lr: float | None = None,
         batch_size: int = 32,
         mask_share: float = 0.4,
+        drop_share: float = 0.0,
         objectives: Iterable[str | Objective] | Mapping[str, Any] | None = None,
         ties: Literal["middle", "spread"] = "middle",
         train_size: float = 0.9,
@@ -81,6 +82,9 @@ class TrainingMixin:
             Cells of a step.
         mask_share
             Share of each cell's genes whose values are hidden.
+        drop_share
+            Share of each cell's genes that are left out of its tokens first. Steps take less time, and what is asked
+            of the cell embedding (``zero``) can no longer be read off the input.
         objectives
             Names, names with weights, or names with settings (see :func:`scgpt.module.make_objectives`); by default
             ``gep`` and, where the network has it, ``gepc``.
@@ -136,6 +140,7 @@ class TrainingMixin:
             split,
             batch_size=batch_size,
             mask_share=mask_share,
+            drop_share=drop_share,
             seed=seed,
             expressed="zero" in [o.name for o in chosen] and not tokenizer.include_zeros,
         )
@@ -151,6 +156,7 @@ class TrainingMixin:
             "cells": _digest("\n".join(self.adata.obs_names[split.train])),
             "batch_size": batch_size,
             "mask_share": mask_share,
+            "drop_share": drop_share,
         }
         plan_settings: dict[str, Any] = {"lr": lr, "seed": seed} | dict(plan_kwargs or {})
         plan = self._training_plan_cls(self.module, settings=depends_on, **plan_settings)
@@ -179,12 +185,14 @@ class TrainingMixin:
         assert self.adata is not None
         self.adata_manager.validate()  # another setup of the same AnnData may have written its own codes
         get = self.adata_manager.get_from_registry
+        batches = self.adata_manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping
         return Cells(
             self.adata,
             self.match().token_ids,  # type: ignore[attr-defined]
             layer=self.registry["setup_args"].get("layer"),
             batch_labels=np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).ravel(),
             labels=np.asarray(get(REGISTRY_KEYS.LABELS_KEY)).ravel(),
+            measured=measured_by(self.adata, self.registry["setup_args"].get("measured_key"), batches),
         )
 
     def _check_objectives(self, objectives: tuple[Objective, ...]) -> None:

@@ -19,7 +19,13 @@ def masked_relative_error(prediction: Tensor, target: Tensor, mask: Tensor) -> T
 
 def zero_nll(probability: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Negative log-likelihood of which genes are expressed, given the probabilities that they are."""
-    return _masked_mean(F.binary_cross_entropy(probability, (target > 0).to(probability.dtype), reduction="none"), mask)
+    return _masked_mean(bernoulli_nll(probability, (target > 0).to(probability.dtype)), mask)
+
+
+def bernoulli_nll(probability: Tensor, happened: Tensor) -> Tensor:
+    """Negative log-likelihood of each event, 1 or 0; a logarithm counts at least -100."""
+    with torch.autocast(probability.device.type, enabled=False):  # which refuses what takes probabilities
+        return F.binary_cross_entropy(probability.float(), happened.float(), reduction="none")
 
 
 def elastic_cell_similarity(cells_BD: Tensor, beta: float) -> Tensor:

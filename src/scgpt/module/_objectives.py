@@ -13,7 +13,7 @@ from torch import Tensor
 from scgpt._token_batch import TokenBatch
 from scgpt.nn import NetworkOutput, ScGPTConfig
 
-from ._losses import elastic_cell_similarity, masked_mse, zero_nll
+from ._losses import bernoulli_nll, elastic_cell_similarity, masked_mse, zero_nll
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ class Zero(Objective):
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
         if batch.expressed is not None:
-            expressed = batch.expressed.float()
-            return F.binary_cross_entropy(self.needed("expressed", out.expressed), expressed)
+            measured = ~batch.expressed.isnan()
+            expressed = self.needed("expressed", out.expressed)
+            return bernoulli_nll(expressed[measured], batch.expressed[measured]).mean()
         loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
         return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
 

@@ -10,13 +10,13 @@ import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, mask_values
+from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, drop_genes, mask_values
 
 from ._order import CellOrder
 
 
 class TokenLoader:
-    """Yields packed batches with masked values; each batch is a function of seed, epoch and step.
+    """Yields packed batches with dropped genes and masked values; each batch is a function of seed, epoch and step.
 
     Its state is the place in the epoch, so that training that was killed goes on with the very next batch.
 
@@ -30,14 +30,24 @@ class TokenLoader:
         Which cells come when. Without shuffling (validation) masks are the same in every epoch.
     mask_share
         Share of each cell's genes whose values are hidden.
+    drop_share
+        Share of each cell's genes that are left out first.
     expressed
         Whether to say which of all measured genes each cell expresses.
     """
 
     def __init__(
-        self, cells: Cells, tokenizer: Tokenizer, order: CellOrder, *, mask_share: float, expressed: bool = False
+        self,
+        cells: Cells,
+        tokenizer: Tokenizer,
+        order: CellOrder,
+        *,
+        mask_share: float,
+        drop_share: float = 0.0,
+        expressed: bool = False,
     ):
-        self.cells, self.tokenizer, self.mask_share, self.expressed = cells, tokenizer, mask_share, expressed
+        self.cells, self.tokenizer, self.expressed = cells, tokenizer, expressed
+        self.mask_share, self.drop_share = mask_share, drop_share
         self.order = order
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
@@ -60,9 +70,10 @@ class TokenLoader:
         """Return a batch of the current epoch."""
         order = self.order
         epoch = order.epoch if order.shuffle else 0
-        ties, key = derive_key(order.seed, "ties", epoch), derive_key(order.seed, "mask", epoch)
+        ties, drop, mask = (derive_key(order.seed, purpose, epoch) for purpose in ("ties", "drop", "mask"))
         batch = self.cells.tokenize(order.batch(step), self.tokenizer, key=ties, expressed=self.expressed)
-        return mask_values(batch, self.mask_share, mask_value=self.tokenizer.mask_value, key=key)
+        batch = drop_genes(batch, self.drop_share, key=drop)
+        return mask_values(batch, self.mask_share, mask_value=self.tokenizer.mask_value, key=mask)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the epoch."""
@@ -131,8 +142,12 @@ class TokenDataModule(pl.LightningDataModule):
         Cells of a batch.
     mask_share
         Share of each cell's genes whose values are hidden.
+    drop_share
+        Share of each cell's genes that are left out first.
     seed
         Of order, masks and ties.
+    drop_share
+        Share of each cell's genes that are left out first.
     expressed
         Whether to say which of all measured genes each cell expresses.
     """
@@ -146,11 +161,13 @@ class TokenDataModule(pl.LightningDataModule):
         batch_size: int,
         mask_share: float,
         seed: int,
+        drop_share: float = 0.0,
         expressed: bool = False,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
-        self.mask_share, self.seed, self.expressed = mask_share, seed, expressed
+        self.mask_share, self.drop_share = mask_share, drop_share
+        self.seed, self.expressed = seed, expressed
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
         self.n_train, self.n_val = len(split.train), len(split.validation)
 
@@ -164,4 +181,11 @@ class TokenDataModule(pl.LightningDataModule):
 
     def _loader(self, index: NDArray[np.int64], tokenizer: Tokenizer, *, shuffle: bool) -> TokenLoader:
         order = CellOrder(index, self.batch_size, shuffle=shuffle, seed=self.seed)
-        return TokenLoader(self.cells, tokenizer, order, mask_share=self.mask_share, expressed=self.expressed)
+        return TokenLoader(
+            self.cells,
+            tokenizer,
+            order,
+            mask_share=self.mask_share,
+            drop_share=self.drop_share,
+            expressed=self.expressed,
+        )

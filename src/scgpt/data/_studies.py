@@ -1,0 +1,133 @@
+"""Several studies, of different genes, as one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from ._cells import Cells
+from ._features import StudyExpression, variable_genes
+from ._kernels import merge
+
+MEASURED = "measured"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One data set among several that are to be joined.
+
+    Parameters
+    ----------
+    adata
+        The data set.
+    genes
+        ``(n_vars,)`` names that all studies share; empty where a variable is to be left out.
+    batches
+        ``(n_obs,)`` batch of each cell; a name that stands in two studies is one batch.
+    layer
+        Layer with counts or log-normalised values; ``.X`` by default.
+    """
+
+    adata: AnnData
+    genes: Sequence[str]
+    batches: pd.Series
+    layer: str | None = None
+
+    def expression(self) -> StudyExpression:
+        """Return its expression in memory, with one column for each gene."""
+        names = sorted({gene for gene in self.genes if gene})
+        slot_of = {name: slot for slot, name in enumerate(names)}
+        slots = np.array([slot_of.get(gene, -1) for gene in self.genes], np.int64)
+        rows = Cells(self.adata, slots, layer=self.layer).rows(np.arange(self.adata.n_obs))
+        rows.sum_duplicates()
+        indptr, indices, data = merge(
+            rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data.astype(np.float32), slots, len(names)
+        )
+        merged = sp.csr_matrix((data, indices, indptr), shape=(rows.shape[0], len(names)))
+        merged.sort_indices()
+        return StudyExpression(names, merged, pd.Categorical(self.batches).codes.astype(np.int64))
+
+
+def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) -> AnnData:
+    """Join studies over the genes that vary most within their batches.
+
+    Parameters
+    ----------
+    studies
+        The data sets under their names.
+    n_genes
+        How many genes to take, see :func:`variable_genes`.
+    batch_key
+        Column to write.
+
+    Returns
+    -------
+    Cells of all studies by the union of their chosen genes. ``.obs[batch_key]`` holds the batches and
+    ``.varm["measured"]`` says which batch measured which gene: what one did not is absent, not zero.
+    ``.uns["scale"]`` says for each study whether it holds counts.
+    """
+    expression = {name: study.expression() for name, study in studies.items()}
+    genes = variable_genes(list(expression.values()), n_genes)
+    blocks, measured = [], {}
+    for name, study in expression.items():
+        column_of = pd.Index(study.genes).get_indexer(pd.Index(genes))
+        known = column_of >= 0
+        blocks.append(_columns(study.rows, column_of))
+        for batch in studies[name].batches.unique():
+            measured[batch] = measured.get(batch, np.ones(len(genes), bool)) & known
+    batches = pd.concat([study.batches for study in studies.values()]).to_numpy()
+    joint = AnnData(
+        sp.vstack(blocks, format="csr"),
+        obs=pd.DataFrame({batch_key: pd.Categorical(batches)}, index=_names(studies)),
+        var=pd.DataFrame(index=pd.Index(genes)),
+    )
+    joint.uns["scale"] = {name: study.scale for name, study in expression.items()}
+    joint.varm[MEASURED] = pd.DataFrame(measured, index=joint.var_names)
+    return joint
+
+
+def _columns(rows: sp.csr_matrix, column_of: NDArray[np.int64]) -> sp.csr_matrix:
+    """Return some columns of a matrix, empty where the number is -1."""
+    known = np.flatnonzero(column_of >= 0)
+    chosen = rows[:, column_of[known]].tocoo()
+    return sp.csr_matrix((chosen.data, (chosen.row, known[chosen.col])), shape=(rows.shape[0], len(column_of)))
+
+
+def _names(studies: Mapping[str, Study]) -> pd.Index:
+    return pd.Index([f"{name}{i}" for name, s in studies.items() for i in range(s.adata.n_obs)], dtype=str)
+
+
+def check_measured(adata: AnnData, measured_key: str, batch_key: str | None) -> None:
+    """Raise where a table of measured genes does not name every batch.
+
+    Raises
+    ------
+    KeyError
+        When there is no such table.
+    ValueError
+        When there is no ``batch_key``, or the table is no table of bools or lacks a batch.
+    """
+    if measured_key not in adata.varm:
+        raise KeyError(f"measured_key={measured_key!r} is not a key of .varm; there are {list(adata.varm.keys())}.")
+    if batch_key is None:
+        raise ValueError("measured_key says what each batch measured: name the batches by batch_key, too.")
+    table = adata.varm[measured_key]
+    if not isinstance(table, pd.DataFrame) or not (table.dtypes == bool).all():
+        raise ValueError(f".varm[{measured_key!r}] must be a DataFrame of bools, a column for each batch.")
+    if lacking := sorted(set(adata.obs[batch_key].astype(str)) - set(table.columns.astype(str))):
+        raise ValueError(f".varm[{measured_key!r}] has no column for the batches {lacking[:5]}.")
+
+
+def measured_by(adata: AnnData, measured_key: str | None, batches: Sequence[Any]) -> NDArray[np.bool_] | None:
+    """Return ``(n_batches, n_vars)``, which batch measured which gene; None where nothing is said."""
+    if measured_key is None or measured_key not in adata.varm:
+        return None
+    table = adata.varm[measured_key]
+    return table.set_axis(table.columns.astype(str), axis=1)[[str(batch) for batch in batches]].to_numpy().T
