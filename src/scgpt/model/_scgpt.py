@@ -23,10 +23,11 @@ from scgpt.nn import ScGPTConfig
 from ._embedding import EmbeddingMixin
 from ._fields import ExpressionField
 from ._persistence import PersistenceMixin
+from ._query import QueryMixin
 from ._training import TrainingMixin
 
 
-class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
+class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseModelClass):
     """scGPT, a foundation model of single cells :cite:p:`Cui2024`.
 
     Parameters
@@ -118,7 +119,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         else:
             self.tokenizer = checkpoint.tokenizer
             self.load_report = checkpoint.report
-            self.module = self._module_cls(checkpoint.config)
+            with torch.random.fork_rng(devices=[]):  # the generator is the user's
+                self.module = self._module_cls(checkpoint.config)
             self.module.network.load_state_dict(checkpoint.state_dict)
             self.is_trained_ = True
             self.history_: dict[str, pd.DataFrame] | None = {}
