@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scgpt.hub import Checkpoint, _checkpoint, read_checkpoint, read_official, write_checkpoint
+from scgpt.hub import Checkpoint, LoadReport, _checkpoint, read_checkpoint, read_official, write_checkpoint
 from scgpt.nn import ScGPTNetwork
 
 
@@ -279,3 +279,11 @@ def test_adapt_drops_what_is_switched_off(make_checkpoint):
 def test_adapt_refuses_what_the_weights_cannot_give(changes, message, make_checkpoint):
     with pytest.raises(ValueError, match=message):
         make_checkpoint().adapt(**changes)
+
+
+def test_a_report_tells_of_the_batches_of_a_query():
+    report = LoadReport(source="/somewhere/atlas", sha256="0" * 64, loaded=("genes",)).of_query(["c", "d"])
+    assert str(report) == "query of atlas: loaded genes; 2 new batches: c, d"
+    assert report.sha256 == "0" * 64
+    assert report.fine_tuned().source == "fine-tuned from query of atlas"
+    assert "new batches" not in str(report.of_query([]))

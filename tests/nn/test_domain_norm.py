@@ -88,3 +88,33 @@ def test_statistics_are_taken_in_float32(dtype):
     assert out.dtype == dtype
     torch.testing.assert_close(out.float().std(0), torch.ones(D), rtol=0, atol=0.02)
     assert norm.running_mean.dtype == torch.float32
+
+
+def test_without_momentum_statistics_are_means_over_minibatches():
+    ours = DomainNorm(2, D, momentum=None)
+    theirs = [torch.nn.BatchNorm1d(D, eps=EPS, affine=False, momentum=None) for _ in range(2)]
+    for counts in ((9, 0), (4, 12), (30, 3)):
+        x, domains = tokens_of(*counts)
+        ours(x, domains)
+        for i, norm in enumerate(theirs):
+            if counts[i]:
+                norm(x[domains == i])
+    for i, norm in enumerate(theirs):
+        torch.testing.assert_close(ours.running_mean[i], norm.running_mean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.running_var[i], norm.running_var, rtol=1e-5, atol=1e-5)
+
+
+def test_fixed_domains_are_normed_as_in_evaluation_and_keep_their_statistics():
+    norm = DomainNorm(3, D)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    norm.n_fixed = 2
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    x, domains = tokens_of(8, 5, 7)
+    expected = norm.eval()(x, domains)
+    got = norm.train()(x, domains)
+    assert torch.equal(got[domains < 2], expected[domains < 2])
+    torch.testing.assert_close(got[domains == 2].mean(0), torch.zeros(D), rtol=0, atol=1e-6)
+    for name, buffer in norm.named_buffers():
+        assert torch.equal(buffer[:2], before[name][:2])
+        assert not torch.equal(buffer[2], before[name][2])

@@ -48,3 +48,15 @@ def test_categorical_values_are_rows_of_an_embedding():
     rows = module.embedding.weight[torch.tensor([3, 0])]
     expected = F.layer_norm(rows, (D,), module.norm.weight, module.norm.bias, eps=1e-5)
     torch.testing.assert_close(module(torch.tensor([3.0, 0.0])), expected, rtol=0, atol=1e-6)
+
+
+def test_fixed_rows_of_an_embedding_get_no_gradient():
+    module = randomised(NormedEmbedding(5, D))
+    ids = torch.tensor([4, 1, 1, 3, 0])
+    free = module(ids)
+    module.n_fixed = 3
+    fixed = module(ids)
+    assert torch.equal(free, fixed)
+    (grad,) = torch.autograd.grad((fixed * torch.randn(5, D)).sum(), module.embedding.weight)
+    assert torch.equal(grad[:3], torch.zeros(3, D))
+    assert (grad[3:] != 0).all()

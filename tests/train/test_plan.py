@@ -98,3 +98,12 @@ def test_every_objective_is_logged_for_training_and_validation(model):
         parts = history[f"gep_{mode}"].to_numpy(float) + 0.5 * history[f"gepc_{mode}"].to_numpy(float)
         assert total == pytest.approx(parts, rel=1e-5)
         assert len(total) == 2
+
+
+def test_with_nothing_to_train_the_network_still_runs(model):
+    """As in surgery of a model that normalises batches apart: training gathers statistics."""
+    model.module.network.requires_grad_(False)
+    before = [p.clone() for p in model.module.parameters()]
+    model.train(2, enable_progress_bar=False, plan_kwargs={"weight_decay": 0.1})
+    assert all(torch.equal(old, new) for old, new in zip(before, model.module.parameters(), strict=True))
+    assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()

@@ -43,6 +43,8 @@ class LoadReport:
         Parts that start from random weights, because the caller asked for that.
     dropped
         Parts in the file that the caller has switched off.
+    new_batches
+        Batches of a query that were added to those of the file.
     """
 
     source: str
@@ -50,6 +52,11 @@ class LoadReport:
     loaded: tuple[str, ...]
     fresh: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    new_batches: tuple[str, ...] = ()
+
+    def of_query(self, new_batches: Iterable[str]) -> LoadReport:
+        """Return the report for weights to which batches of a query were added; the hash stays the reference's."""
+        return replace(self, source=f"query of {Path(self.source).name}", new_batches=tuple(new_batches))
 
     def fine_tuned(self) -> LoadReport:
         """Return the report for weights that were trained on from those of the file."""
@@ -60,6 +67,9 @@ class LoadReport:
         text = f"{self.source}: loaded {', '.join(self.loaded)}"
         for name in ("fresh", "dropped"):
             text += f"; {name}: {', '.join(getattr(self, name))}" if getattr(self, name) else ""
+        if self.new_batches:
+            n = len(self.new_batches)
+            text += f"; {n} new {'batch' if n == 1 else 'batches'}: {listed(self.new_batches)}"
         return text
 
 

@@ -217,7 +217,10 @@ class EmbeddingMixin:
         labels = known.get_indexer(pd.Index(adata.obs[column]))
         if (labels < 0).any():
             strange = sorted(set(adata.obs[column][labels < 0].astype(str)))
-            raise ValueError(f".obs[{column!r}] names batches that the model was not trained on: {strange[:5]}.")
+            raise ValueError(
+                f".obs[{column!r}] names batches that the model was not trained on: {strange[:5]}. "
+                f"{type(self).__name__}.load_query_data(adata, model) makes room for them."
+            )
         return labels
 
 

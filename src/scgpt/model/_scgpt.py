@@ -23,10 +23,11 @@ from scgpt.nn import ScGPTConfig
 from ._embedding import EmbeddingMixin
 from ._fields import ExpressionField
 from ._persistence import PersistenceMixin
+from ._query import QueryMixin
 from ._training import TrainingMixin
 
 
-class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
+class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseModelClass):
     """scGPT, a foundation model of single cells :cite:p:`Cui2024`.
 
     Parameters
@@ -118,7 +119,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         else:
             self.tokenizer = checkpoint.tokenizer
             self.load_report = checkpoint.report
-            self.module = self._module_cls(checkpoint.config)
+            with torch.random.fork_rng(devices=[]):  # the generator is the user's
+                self.module = self._module_cls(checkpoint.config)
             self.module.network.load_state_dict(checkpoint.state_dict)
             self.is_trained_ = True
             self.history_: dict[str, pd.DataFrame] | None = {}
@@ -173,6 +175,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             When a cell lacks its batch or label.
         """
         check_anndata(adata)
+        if kwargs.get("source_registry") is not None and measured_key not in adata.varm:
+            measured_key = None  # another data set than the one of the registry; it measured all its genes
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
         if layer is not None and layer not in adata.layers:

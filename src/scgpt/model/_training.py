@@ -28,6 +28,8 @@ from scgpt.train import (
     split_cells,
 )
 
+from ._query import check_surgery
+
 
 class TrainingMixin:
     """``train`` for models around an :class:`~scgpt.module.ScGPTModule`."""
@@ -76,8 +78,8 @@ class TrainingMixin:
         max_epochs
             Passes over the training cells.
         lr
-            Learning rate; by default 1e-4 for a model loaded from a checkpoint, as the authors fine-tune, and 1e-3 for
-            one that started from random weights.
+            Learning rate; by default 1e-4 for a model loaded from a checkpoint, as the authors fine-tune, 1e-3 for one
+            that started from random weights, and 1e-2 where only new batches are trained (``load_query_data``).
         batch_size
             Cells of a step.
         mask_share
@@ -131,6 +133,8 @@ class TrainingMixin:
         seed = (settings.seed or 0) if seed is None else seed
         chosen = default_objectives(self.module.network.config) if objectives is None else make_objectives(objectives)
         self._check_objectives(chosen)
+        check_surgery(self.module.network, chosen)
+        n_fixed = self.module.network.n_fixed_batches
         self.module.objectives = chosen
         tokenizer = replace(self.tokenizer, ties=ties)
         split = split_cells(self.adata.n_obs, train_size, validation_size, seed)
@@ -147,9 +151,10 @@ class TrainingMixin:
         if early_stopping and not data.n_val:
             raise ValueError("early_stopping watches validation cells, but there are none; lower train_size.")
         if lr is None:
-            lr = 1e-4 if self.load_report else 1e-3
+            lr = 1e-2 if n_fixed is not None else 1e-4 if self.load_report else 1e-3
         depends_on = {
             "network": str(self.module.network.config),
+            "fixed_batches": n_fixed,
             "objectives": str(chosen),
             "tokenizer": str(tokenizer.settings()),
             "vocabulary": _digest("\n".join(self.tokenizer.vocab)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -12,17 +13,24 @@ _INITIAL_STD = 0.02
 
 
 class NormedEmbedding(nn.Module):
-    """An embedding followed by layer norm: of genes, experimental batches and modalities."""
+    """An embedding followed by layer norm: of genes, experimental batches and modalities.
+
+    Training never moves the first ``n_fixed`` rows: they get no gradient.
+    """
 
     def __init__(self, n_rows: int, d_model: int):
         super().__init__()
         self.embedding = nn.Embedding(n_rows, d_model)
         self.norm = nn.LayerNorm(d_model)
         nn.init.normal_(self.embedding.weight, std=_INITIAL_STD)
+        self.n_fixed = 0
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ``(...)`` ids to ``(..., D)``."""
-        return self.norm(self.embedding(ids))
+        if not self.n_fixed:
+            return self.norm(self.embedding(ids))
+        rows = self.embedding.weight
+        return self.norm(F.embedding(ids, torch.cat([rows[: self.n_fixed].detach(), rows[self.n_fixed :]])))
 
 
 class ContinuousValueEncoder(nn.Module):

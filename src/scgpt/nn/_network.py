@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ class ScGPTNetwork(nn.Module):
     def __init__(self, config: ScGPTConfig):
         super().__init__()
         self.config = c = config
+        self.n_fixed_batches: int | None = None  # set where all but the batches after these is fixed
         d, d_context = c.d_model, c.d_context
         self.genes = NormedEmbedding(c.n_tokens, d)
         self.values: nn.Module = (
@@ -107,6 +109,13 @@ class ScGPTNetwork(nn.Module):
         self.gepc = CellPromptedHead(d_query, d + d_context, c.zero) if c.gepc else None
         self.cls = Classifier(d, c.n_classes, c.n_classifier_layers, nn.ReLU) if c.n_classes else None
         self.dar = Adversary(d, c.n_batches, c.n_classifier_layers) if c.adversary else None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; a batch norm that is fixed stays in evaluation."""
+        super().train(mode)
+        if self.n_fixed_batches is not None and isinstance(self.input_norm, nn.BatchNorm1d):
+            self.input_norm.eval()
+        return self
 
     def forward(self, batch: TokenBatch, heads: Iterable[str] = (), cell_prompt: Tensor | None = None) -> NetworkOutput:
         """Encode a batch and decode it with the heads that are asked for.

@@ -91,7 +91,8 @@ class ScGPTTrainingPlan(TrainingPlan):
         torch.manual_seed(derive_key(self.seed, "dropout", self.current_epoch, batch_idx, self.global_rank))
         losses = self.module(batch)[-1]
         self._log_losses(losses, "train")
-        return losses.loss
+        # Where training gathers statistics alone, nothing has a gradient, and Lightning still goes backward.
+        return losses.loss if losses.loss.requires_grad else losses.loss.requires_grad_()
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Log the loss of a batch of cells."""
@@ -113,7 +114,8 @@ class ScGPTTrainingPlan(TrainingPlan):
         """Return AdamW with its schedule, stepped at every step."""
         # Gradients that mixed precision scales cannot be clipped in a fused optimiser.
         self.fused_optimizer = "mixed" not in str(self.trainer.precision)
-        optimizer = self.get_optimizer_creator()(parameter_groups(self.module, self.weight_decay))
+        nothing = [{"params": [torch.zeros(1)]}]  # where training gathers statistics alone; torch refuses an empty list
+        optimizer = self.get_optimizer_creator()(parameter_groups(self.module, self.weight_decay) or nothing)
         # Not trainer.estimated_stepping_batches: it makes Lightning set its loader up before it has read the loader's
         # state from a checkpoint, which is then never used.
         n_batches = len(self.trainer.datamodule.train_dataloader())
