@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Collection
 from pathlib import Path
+
+logger = logging.getLogger("scgpt")
 
 _HERE = str(Path(__file__).parent)
 
@@ -12,6 +15,15 @@ _HERE = str(Path(__file__).parent)
 def warn_user(message: str) -> None:
     """Emit a ``UserWarning`` for the line outside this package that led here."""
     warnings.warn(message, UserWarning, stacklevel=2, skip_file_prefixes=(_HERE,))
+
+
+def inform(message: str) -> None:
+    """Tell the user what was found or decided, by the logger ``scgpt``; visible unless it was configured otherwise."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+        if not logger.hasHandlers():
+            logger.addHandler(logging.StreamHandler())
+    logger.info(message)
 
 
 def listed(names: Collection[str], most: int = 5) -> str:

@@ -32,7 +32,7 @@ class PersistenceMixin:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path,
+        model: str | Path | Checkpoint | Self,
         adata: AnnData | None = None,
         *,
         fresh: Iterable[str] = (),
@@ -45,7 +45,8 @@ class PersistenceMixin:
         Parameters
         ----------
         model
-            A folder, or a name such as ``"whole-human"`` (see :func:`scgpt.hub.resolve`).
+            A folder, a name such as ``"whole-human"`` (see :func:`scgpt.hub.resolve`), or what :meth:`checkpoint_of`
+            gave; a model is copied.
         adata
             Data set to train on, set up with ``setup_anndata``. Not needed to embed.
         fresh
@@ -71,7 +72,7 @@ class PersistenceMixin:
         >>> model = SCGPT.from_pretrained("whole-human")  # doctest: +SKIP
         >>> adata.obsm["X_scGPT"] = model.get_latent_representation(adata)  # doctest: +SKIP
         """
-        checkpoint = hub.read(model, fresh=fresh, **changes)
+        checkpoint = cls.checkpoint_of(model, fresh=fresh, **changes)
         if adata is not None:
             check_anndata(adata)
             _check_batches(checkpoint)
@@ -172,6 +173,31 @@ class PersistenceMixin:
         if data is not None:
             cls.setup_anndata(data, source_registry=registry, **registry[_SETUP_ARGS_KEY])  # type: ignore[attr-defined]
         return cls._from_checkpoint(checkpoint, data, None if data is not None else registry, accelerator, device)
+
+    @classmethod
+    def checkpoint_of(
+        cls, model: str | Path | Checkpoint | Self, *, fresh: Iterable[str] = (), **changes: Any
+    ) -> Checkpoint:
+        """Return the checkpoint of a model, or that which a name or folder stands for.
+
+        Parameters
+        ----------
+        model
+            As :meth:`from_pretrained` takes it.
+        fresh
+            As in :meth:`from_pretrained`.
+        **changes
+            As in :meth:`from_pretrained`.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            As :meth:`from_pretrained` does.
+        """
+        if isinstance(model, str | Path):
+            return hub.read(model, fresh=fresh, **changes)
+        checkpoint = model.to_checkpoint() if isinstance(model, PersistenceMixin) else model
+        return checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint
 
     @classmethod
     def _from_checkpoint(

@@ -6,6 +6,7 @@ from scgpt._lazy import lazy
 
 if TYPE_CHECKING:
     from ._embed import embed
+    from ._integrate import integrate
 
-__all__ = ["embed"]
-__getattr__, __dir__ = lazy(__name__, {"embed": "._embed"})
+__all__ = ["embed", "integrate"]
+__getattr__, __dir__ = lazy(__name__, {"embed": "._embed", "integrate": "._integrate"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +85,8 @@ def embed(
     from scgpt.data import check_anndata
     from scgpt.model import SCGPT, resolve_precision
 
+    from ._provenance import record
+
     check_anndata(adata)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
@@ -103,20 +104,17 @@ def embed(
         progress_bar=progress_bar,
     )
     adata.obsm[key_added] = embedding
-    report = model.load_report
-    provenance = dict(adata.uns.get("scgpt", {}))
-    provenance[key_added] = {
-        "function": "scgpt.tl.embed",
-        "version": version("scgpt-tools"),
-        "checkpoint": report.source if report else "trained from scratch",
-        "checkpoint_sha256": report.sha256 if report else "",
-        "layer": model.layer_of(layer),
-        "gene_key": match.key,
-        "max_length": model.tokenizer.max_length if max_length is None else max_length,
-        "precision": resolve_precision(model.device, precision),
-        "n_genes_matched": len(match.matched),
-        "genes_matched": list(match.matched),
-        "genes_unmatched": list(match.unmatched),
-    }
-    adata.uns["scgpt"] = provenance
+    record(
+        adata,
+        key_added,
+        function="scgpt.tl.embed",
+        model=model,
+        layer=model.layer_of(layer),
+        gene_key=match.key,
+        max_length=model.tokenizer.max_length if max_length is None else max_length,
+        precision=resolve_precision(model.device, precision),
+        n_genes_matched=len(match.matched),
+        genes_matched=list(match.matched),
+        genes_unmatched=list(match.unmatched),
+    )
     return adata if copy else None

@@ -1,0 +1,262 @@
+"""Integration of batches and studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from scgpt.data import Study
+    from scgpt.hub import Checkpoint
+    from scgpt.model import SCGPT
+
+# Chosen on kang_8donors, see benchmarks/integration.py. A network of this size learns nothing in minutes unless half
+# the genes are dropped from each cell and it is asked which of all genes the cell expresses (the values of shallow
+# data, most of them 1, say little); that loss is a mean over genes, hence the weight.
+FROM_SCRATCH: dict[str, Any] = {
+    "network": {"norm": "pre", "zero": True, "dropout": 0.0},
+    "training": {
+        "lr": 1e-3,
+        "drop_share": 0.5,
+        "objectives": {"gep": 1, "gepc": 1, "zero": 1000, "dar": 30},
+        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
+    },
+    "cells_seen": 200_000,
+}
+# The authors' settings for the integration of PBMC 10K.
+FINE_TUNING: dict[str, Any] = {
+    "network": {"zero": True, "gepc": True},
+    "training": {
+        "lr": 1e-4,
+        "batch_size": 64,
+        "objectives": {"gep": 1, "gepc": 1, "zero": 1, "ecs": {"weight": 10, "beta": 0.8}, "dar": 1},
+        "plan_kwargs": {"schedule": "epoch_decay", "decay": 0.9},
+    },
+    "max_epochs": 15,
+}
+BATCHES = {"batch_embedding": True, "adversary": True, "input_norm": "domain"}
+
+
+def integrate(
+    data: AnnData | Sequence[AnnData] | Mapping[str, AnnData],
+    *,
+    batch_key: str = "batch",
+    model: str | Path | SCGPT | None = None,
+    layer: str | None = None,
+    n_top_genes: int = 1200,
+    gene_key: str | None = None,
+    gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+    include_zeros: bool = False,
+    max_epochs: int | None = None,
+    seed: int = 0,
+    network_kwargs: Mapping[str, Any] | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
+    save: str | Path | None = None,
+    progress_bar: bool = True,
+    key_added: str = "X_scGPT",
+    copy: bool = False,
+) -> AnnData | list[AnnData] | dict[str, AnnData] | None:
+    r"""Embed the cells of several batches or studies free of differences between them :cite:p:`Cui2024`.
+
+    A model is trained on the cells without their types: from scratch, or on from pretrained weights. The embedding is
+    for :func:`scanpy.pp.neighbors`. For the embedding of a pretrained model as it is, see :func:`scgpt.tl.embed`.
+
+    Parameters
+    ----------
+    data
+        Cells by genes, with counts or log-normalised values. Several studies, in a list or by name, may have measured
+        different genes: the genes are chosen from all of them, and one that a study did not measure is an absent
+        token there, not a zero.
+    batch_key
+        Column of ``.obs`` with the experimental batch. Of several studies, one that lacks it is a batch itself, and
+        batches of two studies are never the same.
+    model
+        A model, the folder of a checkpoint or a checkpoint's name to train on from; None trains a small network from
+        scratch.
+    layer
+        Layer with the expression; ``.X`` by default.
+    n_top_genes
+        How many highly variable genes to train on. They are chosen within batches, on log-normalised values: counts
+        are told by being whole numbers and are normalised for that.
+    gene_key
+        Column of ``.var`` with the gene names; by default found by itself where there is a model, else the index.
+    gene_mapping
+        From names in the data to other names, see :func:`scgpt.data.match_genes`.
+    include_zeros
+        Whether chosen genes that a cell does not express are tokens too, as in the authors' fine-tuning. It
+        multiplies the time that a step takes.
+    max_epochs
+        Passes over the cells. By default as many as see 200,000 cells from scratch, but 5 to 200; 15 from pretrained
+        weights, as the authors fine-tune.
+    seed
+        Of weights, order, masks and dropout.
+    network_kwargs
+        Fields of :class:`~scgpt.nn.ScGPTConfig` to change.
+    train_kwargs
+        Arguments of :meth:`scgpt.model.SCGPT.train` to change, such as ``batch_size``, ``lr``, ``checkpoints``.
+    save
+        Folder to save the trained model in.
+    progress_bar
+        Show progress.
+    key_added
+        Key of ``.obsm`` and ``.uns["scgpt"]``.
+    copy
+        Return copies instead of writing to ``data``.
+
+    Returns
+    -------
+    None, or copies in the shape of ``data``. Sets in every AnnData:
+
+    ``.obsm[key_added]``
+        ``(n_obs, d_model)`` float32, of length 1 each.
+    ``.uns["scgpt"][key_added]``
+        Provenance: parameters, package version, checkpoint and its hash, genes, batches, seed.
+
+    Raises
+    ------
+    KeyError
+        When a layer or column is not there.
+    ValueError
+        When there is only one batch, or cells lack theirs; when no gene matches; when values cannot be expression.
+
+    Examples
+    --------
+    >>> scgpt.tl.integrate(adata, batch_key="donor")  # doctest: +SKIP
+    >>> sc.pp.neighbors(adata, use_rep="X_scGPT")  # doctest: +SKIP
+    """
+    from scgpt._messages import inform
+    from scgpt.data import MEASURED, join_studies
+    from scgpt.model import SCGPT
+
+    from ._provenance import record
+
+    studies = _by_name(data)
+    if copy:
+        studies = {key: a.to_memory(copy=True) if a.isbacked else a.copy() for key, a in studies.items()}
+    checkpoint = None if model is None else SCGPT.checkpoint_of(model)
+    parts = {
+        key: _study(key, adata, batch_key, layer, gene_key, gene_mapping, checkpoint) for key, adata in studies.items()
+    }
+    if len(set().union(*(part.batches.unique() for part in parts.values()))) < 2:
+        raise ValueError(
+            f".obs[{batch_key!r}] names one batch alone: there is nothing to integrate. For its embedding use "
+            "scgpt.tl.embed, or train a scgpt.model.SCGPT."
+        )
+    joint = join_studies(parts, n_top_genes, batch_key=batch_key)
+    SCGPT.setup_anndata(joint, batch_key=batch_key, measured_key=MEASURED)
+
+    for key, scale in joint.uns["scale"].items():
+        inform(f"{f'Study {key!r}' if key else 'The data set'} holds {scale} values.")
+    inform(f"Integrating {joint.obs[batch_key].nunique()} batches of {joint.n_obs} cells over {joint.n_vars} genes.")
+
+    recipe = FROM_SCRATCH if checkpoint is None else FINE_TUNING
+    network = BATCHES | recipe["network"] | dict(network_kwargs or {})
+    tokens = {"include_zeros": include_zeros, "max_length": joint.n_vars + 1}
+    if checkpoint is None:
+        trained = SCGPT(joint, seed=seed, **tokens, **network)
+    else:
+        # What knows the batches of other data, or reads what such a part adds.
+        made_for_batches = {
+            "batches": network["batch_embedding"],
+            "input_norm": network["input_norm"] == "domain",
+            "dar": network["adversary"],
+            "gep": True,
+            "gepc": network["gepc"],
+        }
+        fresh = [part for part, on in made_for_batches.items() if on]
+        n_batches = joint.obs[batch_key].nunique()
+        trained = SCGPT.from_pretrained(checkpoint, joint, fresh=fresh, n_batches=n_batches, **network)
+        trained.tokenizer = replace(trained.tokenizer, **tokens)
+    max_epochs = max_epochs or recipe.get("max_epochs") or _epochs(recipe["cells_seen"], joint.n_obs)
+    # Without types there is nothing to keep cells away from; and a batch's statistics are those of cells trained on.
+    training = {"train_size": 1.0, "seed": seed} | recipe["training"] | dict(train_kwargs or {})
+    if not network["adversary"] and isinstance(training["objectives"], Mapping):
+        training["objectives"] = {name: w for name, w in training["objectives"].items() if name != "dar"}
+    trained.train(max_epochs, enable_progress_bar=progress_bar, **training)
+    if save is not None:
+        trained.save(save)
+
+    embedding = trained.get_latent_representation(progress_bar=progress_bar)
+    start = 0
+    for key, adata in studies.items():
+        adata.obsm[key_added] = embedding[start : start + adata.n_obs]
+        start += adata.n_obs
+        record(
+            adata,
+            key_added,
+            function="scgpt.tl.integrate",
+            model=trained,
+            batch_key=batch_key,
+            layer=layer or "X",
+            scale=joint.uns["scale"][key],
+            n_studies=len(studies),
+            batches=list(joint.obs[batch_key].cat.categories),
+            genes=list(joint.var_names),
+            max_epochs=max_epochs,
+            seed=seed,
+            network=str(trained.module.network.config),
+            training=str(training),
+        )
+    if not copy:
+        return None
+    return list(studies.values()) if isinstance(data, Sequence) else studies if isinstance(data, Mapping) else studies[""]
+
+
+def _by_name(data: AnnData | Sequence[AnnData] | Mapping[str, AnnData]) -> dict[str, AnnData]:
+    from scgpt.data import check_anndata
+
+    if isinstance(data, Mapping):
+        studies = {str(key): adata for key, adata in data.items()}
+    elif isinstance(data, list | tuple):
+        studies = {str(i): adata for i, adata in enumerate(data)}
+    else:
+        studies = {"": data}
+    if not studies:
+        raise ValueError("There is no data set to integrate.")
+    for adata in studies.values():
+        check_anndata(adata)
+        if adata.is_view and adata.isbacked:
+            raise ValueError("Results cannot be written into a view of a file; pass copy=True, or the whole file.")
+    return studies
+
+
+def _study(
+    name: str,
+    adata: AnnData,
+    batch_key: str,
+    layer: str | None,
+    gene_key: str | None,
+    gene_mapping: Any,
+    checkpoint: Checkpoint | None,
+) -> Study:
+    """Return one data set with the names of its genes and batches."""
+    import pandas as pd
+
+    from scgpt.data import Study, gene_names, in_memory, match_genes, read_mapping
+
+    var = in_memory(adata.var)
+    if checkpoint is None:
+        genes = gene_names(var, gene_key or "index", read_mapping(gene_mapping))
+    else:
+        tokens = match_genes(var, checkpoint.vocab, gene_key=gene_key, gene_mapping=gene_mapping).token_ids
+        genes = [checkpoint.vocab.tokens[i] if i >= 0 else "" for i in tokens]
+    if batch_key in adata.obs:
+        batches = adata.obs[batch_key]
+        if missing := int(batches.isna().sum()):
+            raise ValueError(f"{missing} cells have no batch in .obs[{batch_key!r}]; fill or drop them.")
+        batches = batches.astype(str)
+        batches = f"{name}:" + batches if name else batches
+    elif name:
+        batches = pd.Series(name, index=adata.obs_names)
+    else:
+        raise KeyError(f"batch_key={batch_key!r} is not a column of .obs; there are {list(adata.obs.columns)}.")
+    return Study(adata, genes, batches, layer)
+
+
+def _epochs(cells_seen: int, n_cells: int) -> int:
+    return max(5, min(200, round(cells_seen / n_cells)))
