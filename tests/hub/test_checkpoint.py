@@ -279,3 +279,13 @@ def test_adapt_drops_what_is_switched_off(make_checkpoint):
 def test_adapt_refuses_what_the_weights_cannot_give(changes, message, make_checkpoint):
     with pytest.raises(ValueError, match=message):
         make_checkpoint().adapt(**changes)
+
+
+def test_an_embedding_of_no_condition_is_refused_not_left_out_unsaid(make_checkpoint):
+    checkpoint = make_checkpoint(n_conditions=3)
+    assert_same(checkpoint.adapt(), checkpoint)
+    checkpoint.state_dict["conditions.weight"][0, 1] = 0.5
+    with pytest.raises(ValueError, match=r"row 0; the authors' pert_pad_id=2.*fresh=\['conditions'\]"):
+        checkpoint.adapt()
+    assert checkpoint.adapt(fresh=["conditions"]).report.fresh == ("conditions",)
+    assert checkpoint.adapt(n_conditions=0).report.dropped == ("conditions",)
