@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
+from ._conditions import Conditions
 from ._tokenizer import Tokenizer
 
 RowReader = Callable[[NDArray[np.int64]], sp.csr_matrix]
@@ -41,6 +42,8 @@ class Cells:
         ``(n_obs,)`` experimental batch of each cell.
     labels
         ``(n_obs,)`` class of each cell.
+    conditions
+        Of genes and cells.
 
     Raises
     ------
@@ -58,12 +61,14 @@ class Cells:
         layer: str | None = None,
         batch_labels: NDArray[np.int64] | None = None,
         labels: NDArray[np.int64] | None = None,
+        conditions: Conditions | None = None,
     ):
         if adata.n_obs == 0:
             raise ValueError("The data set has no cell.")
         self.token_ids = token_ids
         self.batch_labels = batch_labels
         self.labels = labels
+        self.conditions = conditions
         self._n_cells = adata.n_obs
         self._rows = _row_reader(adata, layer)
 
@@ -77,7 +82,7 @@ class Cells:
     def tokenize(
         self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, expressed: bool = False
     ) -> TokenBatch:
-        """Return some cells as tokens, with their labels, in the order given.
+        """Return some cells as tokens, with their conditions and labels, in the order given.
 
         Parameters
         ----------
@@ -94,6 +99,8 @@ class Cells:
         batch = tokenizer(rows, self.token_ids, cell_index=index, key=key)
         if expressed:
             batch = replace(batch, **self._expressed(rows))
+        if self.conditions is not None:
+            batch = replace(batch, condition_ids=self.conditions.of_tokens(batch))
         labels = {
             name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
             for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))
