@@ -287,3 +287,13 @@ def test_a_report_tells_of_the_batches_of_a_query():
     assert report.sha256 == "0" * 64
     assert report.fine_tuned().source == "fine-tuned from query of atlas"
     assert "new batches" not in str(report.of_query([]))
+
+
+def test_an_embedding_of_no_condition_is_refused_not_left_out_unsaid(make_checkpoint):
+    checkpoint = make_checkpoint(n_conditions=3)
+    assert_same(checkpoint.adapt(), checkpoint)
+    checkpoint.state_dict["conditions.weight"][0, 1] = 0.5
+    with pytest.raises(ValueError, match=r"row 0; the authors' pert_pad_id=2.*fresh=\['conditions'\]"):
+        checkpoint.adapt()
+    assert checkpoint.adapt(fresh=["conditions"]).report.fresh == ("conditions",)
+    assert checkpoint.adapt(n_conditions=0).report.dropped == ("conditions",)

@@ -52,6 +52,8 @@ def make_network() -> Callable[..., ScGPTNetwork]:
             network = ScGPTNetwork(ScGPTConfig(**sizes | settings))
             for name, parameter in network.named_parameters():
                 torch.nn.init.normal_(parameter, mean=float("norm" in name and name.endswith("weight")), std=0.4)
+            if network.conditions is not None:
+                network.conditions.weight.data[0] = 0  # no condition
             for name, buffer in network.named_buffers():
                 if name.endswith("running_mean"):
                     buffer.normal_()

@@ -238,13 +238,27 @@ def test_without_modalities_a_genes_query_has_no_context(make_network, batch):
 @torch.no_grad()
 def test_several_conditions_of_a_token_are_summed_and_none_is_zero(make_network, batch):
     network = make_network(n_conditions=3)
-    with torch.no_grad():
-        network.conditions.weight[0] = 0  # as nn.Embedding has it for padding_idx
     genes = network.genes(batch.gene_ids)
     none = replace(batch, condition_ids=torch.zeros(batch.n_tokens, 1, dtype=torch.int64))
     rows = network.conditions.weight[batch.condition_ids]
     assert_close(network.embed_tokens(genes, batch), network.embed_tokens(genes, none) + rows[:, 0] + rows[:, 1])
     assert_close(network.embed_tokens(genes, none), genes + network.values(batch.values))
+
+
+def test_many_conditions_learn_as_rows_that_are_summed_and_that_of_none_never_does(make_network, batch):
+    network = make_network(n_conditions=50)
+    ids = torch.randint(0, 50, (batch.n_tokens, 40), generator=torch.Generator().manual_seed(4))
+    ids[:, 30:] = 0
+    genes = network.genes(batch.gene_ids).detach()
+    weight = torch.randn(batch.n_tokens, 16, generator=torch.Generator().manual_seed(5))
+    out = network.embed_tokens(genes, replace(batch, condition_ids=ids))
+    (got,) = torch.autograd.grad((out * weight).sum(), network.conditions.weight)
+    plain = network.conditions.weight.detach().clone().requires_grad_()
+    summed = F.embedding(ids, plain, padding_idx=0).sum(1)
+    assert_close(out, genes + network.values(batch.values) + summed)
+    (expected,) = torch.autograd.grad((summed * weight).sum(), plain)
+    assert_close(got, expected)
+    assert not got[0].any()
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -3,8 +3,12 @@
 from scgpt._token_batch import TokenBatch
 
 from ._binning import bin_values
+from ._cell_conditions import CellConditions
 from ._cells import Cells
 from ._checks import check_anndata
+from ._conditions import Conditions, conditions_of_genes
+from ._gene_sets import GeneSets
+from ._gmt import read_gmt
 from ._hashing import derive_key
 from ._masking import drop_genes, mask_values
 from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
@@ -14,8 +18,11 @@ from ._vocab import GeneVocab
 
 __all__ = [
     "MEASURED",
+    "CellConditions",
     "Cells",
+    "Conditions",
     "GeneMatch",
+    "GeneSets",
     "GeneVocab",
     "Study",
     "TokenBatch",
@@ -23,6 +30,7 @@ __all__ = [
     "bin_values",
     "check_anndata",
     "check_measured",
+    "conditions_of_genes",
     "derive_key",
     "drop_genes",
     "gene_names",
@@ -31,5 +39,6 @@ __all__ = [
     "mask_values",
     "match_genes",
     "measured_by",
+    "read_gmt",
     "read_mapping",
 ]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
+from ._conditions import Conditions
 from ._tokenizer import Tokenizer
 
 RowReader = Callable[[NDArray[np.int64]], sp.csr_matrix]
@@ -44,6 +45,8 @@ class Cells:
     measured
         ``(n_batches, n_vars)`` bool, which batch measured which variable, for joined studies of different genes; all
         did by default.
+    conditions
+        Of genes and cells.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Cells:
         batch_labels: NDArray[np.int64] | None = None,
         labels: NDArray[np.int64] | None = None,
         measured: NDArray[np.bool_] | None = None,
+        conditions: Conditions | None = None,
     ):
         if adata.n_obs == 0:
             raise ValueError("The data set has no cell.")
@@ -69,6 +73,7 @@ class Cells:
         self.batch_labels = batch_labels
         self.labels = labels
         self.measured = measured
+        self.conditions = conditions
         self._n_cells = adata.n_obs
         self._rows = _row_reader(adata, layer)
 
@@ -82,7 +87,7 @@ class Cells:
     def tokenize(
         self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, expressed: bool = False
     ) -> TokenBatch:
-        """Return some cells as tokens, with their labels, in the order given.
+        """Return some cells as tokens, with their conditions and labels, in the order given.
 
         Parameters
         ----------
@@ -101,6 +106,8 @@ class Cells:
             batch = batch.keep(self._measured_tokens(batch))
         if expressed:
             batch = replace(batch, **self._expressed(rows, index))
+        if self.conditions is not None:
+            batch = replace(batch, condition_ids=self.conditions.of_tokens(batch))
         labels = {
             name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
             for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))

@@ -112,15 +112,9 @@ def match_genes(
     ValueError
         When no gene matches.
     """
-    if gene_key is not None and gene_key != INDEX and gene_key not in var:
-        raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {[INDEX, *map(str, var.columns)]}.")
     mapping = read_mapping(gene_mapping)
-    columns = [c for c in var.columns if isinstance(c, str) and c.lower() in USUAL_COLUMNS]
-    usual = sorted(columns, key=lambda column: USUAL_COLUMNS.index(column.lower()))
-    candidates = [gene_key] if gene_key else [INDEX, *usual]
-    ids = {key: _ids(gene_names(var, key), vocab, mapping) for key in candidates}
-    key = max(ids, key=lambda k: int((ids[k] >= 0).sum()))  # the first of equals
-    token_ids = ids[key]
+    ids = {key: ids_of(gene_names(var, key), vocab, mapping) for key in name_keys(var, gene_key)}
+    key, token_ids = best_match(ids)
     names = np.asarray(gene_names(var, key), dtype=object)
     found = token_ids >= 0
     if not found.any():
@@ -142,6 +136,21 @@ def match_genes(
     return match
 
 
+def name_keys(var: pd.DataFrame, gene_key: str | None = None) -> list[str]:
+    """Return where gene names are looked for: the column that is named, or the index and the usual columns."""
+    if gene_key is not None and gene_key != INDEX and gene_key not in var:
+        raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {[INDEX, *map(str, var.columns)]}.")
+    if gene_key:
+        return [gene_key]
+    columns = [c for c in var.columns if isinstance(c, str) and c.lower() in USUAL_COLUMNS]
+    return [INDEX, *sorted(columns, key=lambda column: USUAL_COLUMNS.index(column.lower()))]
+
+
+def best_match(ids: Mapping[str, NDArray[np.int64]]) -> tuple[str, NDArray[np.int64]]:
+    """Return the key under which most names are known, the first of equals, and the ids under it."""
+    return max(ids.items(), key=lambda item: int((item[1] >= 0).sum()))
+
+
 def in_memory(var: Any) -> pd.DataFrame:
     """Return the variables of a data set, also of one that was read lazily."""
     return var if isinstance(var, pd.DataFrame) else var.to_memory()
@@ -154,17 +163,22 @@ def gene_names(var: pd.DataFrame, key: str, mapping: Mapping[str, str] | None = 
     return names if mapping is None else [mapping.get(name, name) for name in names]
 
 
-def _ids(names: list[str], vocab: GeneVocab, mapping: Mapping[str, str] | None) -> NDArray[np.int64]:
+def ids_of(names: list[str], vocab: GeneVocab, mapping: Mapping[str, str] | None) -> NDArray[np.int64]:
     return vocab.ids(_token(name, vocab, mapping) for name in names)
 
 
 def _token(name: str, vocab: GeneVocab, mapping: Mapping[str, str] | None) -> str:
+    return next((form for form in name_forms(name, mapping) if form in vocab), name)
+
+
+def name_forms(name: str, mapping: Mapping[str, str] | None) -> list[str]:
+    """Return what a gene may be called in a vocabulary, the likeliest first."""
     forms = [name]
     if match := _ENSEMBL.fullmatch(name) or _SYMBOL_WITH_ENSEMBL.fullmatch(name):
         forms.append(match[1])
     if mapping is not None:
         forms = [mapping[form] for form in forms if form in mapping] + forms
-    return next((form for form in forms if form in vocab), name)
+    return forms
 
 
 def read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> Mapping[str, str] | None:

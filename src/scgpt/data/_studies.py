@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
+from pandas.api.types import is_bool_dtype
 
 from ._cells import Cells
 from ._features import StudyExpression, variable_genes
@@ -119,7 +120,7 @@ def check_measured(adata: AnnData, measured_key: str, batch_key: str | None) -> 
     if batch_key is None:
         raise ValueError("measured_key says what each batch measured: name the batches by batch_key, too.")
     table = adata.varm[measured_key]
-    if not isinstance(table, pd.DataFrame) or not (table.dtypes == bool).all():
+    if not isinstance(table, pd.DataFrame) or not all(map(is_bool_dtype, table.dtypes)):
         raise ValueError(f".varm[{measured_key!r}] must be a DataFrame of bools, a column for each batch.")
     if lacking := sorted(set(adata.obs[batch_key].astype(str)) - set(table.columns.astype(str))):
         raise ValueError(f".varm[{measured_key!r}] has no column for the batches {lacking[:5]}.")

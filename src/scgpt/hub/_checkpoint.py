@@ -187,6 +187,12 @@ def complete(
         hint = f" To start these parts from random weights, pass fresh={affected}." if affected else ""
         raise ValueError(f"The weights in {report.source} do not fit: {'; '.join(lines)}.{hint}")
 
+    if "conditions.weight" in wanted and given["conditions.weight"][0].any():
+        raise ValueError(
+            f"{report.source} was trained with an embedding for tokens without condition (row 0; the authors' "
+            "pert_pad_id=2), which this network leaves out. To start its conditions from random weights, pass "
+            "fresh=['conditions']."
+        )
     whole = expected | {name: given[name].to(expected[name].dtype) for name in wanted}
     loaded = tuple(p for p in parts if p not in fresh)
     return whole, replace(report, loaded=loaded, fresh=fresh, dropped=tuple(dropped))

@@ -17,8 +17,20 @@ from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
 from scgpt._messages import warn_user
-from scgpt.data import Cells, GeneMatch, GeneVocab, Tokenizer, check_anndata, in_memory, match_genes, measured_by
+from scgpt.data import (
+    Cells,
+    Conditions,
+    GeneMatch,
+    GeneVocab,
+    Tokenizer,
+    check_anndata,
+    in_memory,
+    match_genes,
+    measured_by,
+)
 from scgpt.module import ScGPTModule
+
+from ._conditions import conditions_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +108,8 @@ class EmbeddingMixin:
         Raises
         ------
         ValueError
-            When no gene matches, or values are negative, NaN or infinite.
+            When no gene matches; when values are negative, NaN or infinite; when cells have batches or conditions that
+            the model was not trained on.
         KeyError
             When a layer or column is not there.
         """
@@ -109,6 +122,7 @@ class EmbeddingMixin:
             layer=None if layer == "X" else layer,
             batch_labels=self._batch_labels(adata),
             measured=self._measured(adata),
+            conditions=self._conditions(adata),
         )
         index = np.arange(adata.n_obs)
         index = index if indices is None else np.atleast_1d(index[np.asarray(indices, dtype=_index_type(indices))])
@@ -131,8 +145,10 @@ class EmbeddingMixin:
         device = self.device
         result = np.empty((len(index), self.module.network.config.d_model), np.float32)
         done, n_empty = 0, 0
+        # Many conditions weigh more than the tokens that they belong to.
+        at_once = max(1, _CELLS_AT_ONCE // (1 + cells.conditions.width // 4)) if cells.conditions else _CELLS_AT_ONCE
         with tqdm(total=len(index), desc="Embedding", unit="cell", disable=not progress_bar) as progress:
-            for rows in np.array_split(index, -(-len(index) // _CELLS_AT_ONCE)) if len(index) else []:
+            for rows in np.array_split(index, -(-len(index) // at_once)) if len(index) else []:
                 batch = cells.tokenize(rows, tokenizer)
                 n_empty += int((batch.lengths == 1).sum())
                 for part in batch.split(_TOKENS_PER_PASS.get(device.type, 65_536)):
@@ -201,6 +217,10 @@ class EmbeddingMixin:
         check_anndata(adata)
         return adata
 
+    def _conditions(self, adata: AnnData) -> Conditions | None:
+        """Return the conditions of genes and cells, where the network has any."""
+        return conditions_of(self.registry, adata, self.vocab, self.module.network.config.n_conditions)
+
     def _batch_labels(self, adata: AnnData) -> NDArray[np.int64] | None:
         """Return the batch of each cell as the model counts them, where its encoder depends on it."""
         if self.module.network.config.input_norm != "domain" and self._measured(adata) is None:
@@ -222,7 +242,6 @@ class EmbeddingMixin:
                 f"{type(self).__name__}.load_query_data(adata, model) makes room for them."
             )
         return labels
-
 
     def _measured(self, adata: AnnData) -> NDArray[np.bool_] | None:
         """Return which batch measured which gene, where the data say so and it matters."""

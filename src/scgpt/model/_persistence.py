@@ -19,6 +19,8 @@ from scgpt.data import Tokenizer, check_anndata
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
 
+from ._conditions import check_conditions
+
 
 class PersistenceMixin:
     """``from_pretrained``, ``save`` and ``load`` for models around an :class:`~scgpt.module.ScGPTModule`."""
@@ -58,7 +60,8 @@ class PersistenceMixin:
         device
             As in Lightning.
         **changes
-            Fields of :class:`~scgpt.nn.ScGPTConfig` to change, such as ``n_classes``.
+            Fields of :class:`~scgpt.nn.ScGPTConfig` to change, such as ``n_classes``; ``n_conditions`` is that of
+            ``adata``, if it has conditions.
 
         Raises
         ------
@@ -72,10 +75,16 @@ class PersistenceMixin:
         >>> model = SCGPT.from_pretrained("whole-human")  # doctest: +SKIP
         >>> adata.obsm["X_scGPT"] = model.get_latent_representation(adata)  # doctest: +SKIP
         """
-        checkpoint = cls.checkpoint_of(model, fresh=fresh, **changes)
+        setup = None
         if adata is not None:
             check_anndata(adata)
+            setup = cls._get_most_recent_anndata_manager(adata, required=True)  # type: ignore[attr-defined]
+            if n_conditions := setup.summary_stats.get("n_conditions"):
+                changes.setdefault("n_conditions", n_conditions)
+        checkpoint = cls.checkpoint_of(model, fresh=fresh, **changes)
+        if setup is not None:
             _check_batches(checkpoint)
+            check_conditions(checkpoint, _decode(checkpoint.registry), setup.registry)
         registry = None if adata is not None else _own_registry(checkpoint.registry, cls.__name__)
         return cls._from_checkpoint(checkpoint, adata, registry, accelerator, device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
+from scvi.data._constants import _SETUP_ARGS_KEY
 from scvi.data.fields import CategoricalObsField
 from scvi.model.base import BaseModelClass
 
@@ -20,6 +21,7 @@ from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
 from scgpt.nn import ScGPTConfig
 
+from ._conditions import ConditionsField
 from ._embedding import EmbeddingMixin
 from ._fields import ExpressionField
 from ._persistence import PersistenceMixin
@@ -54,7 +56,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
     seed
         Of the random weights.
     **network
-        Further fields of :class:`~scgpt.nn.ScGPTConfig`; ``n_batches`` is that of the data set.
+        Further fields of :class:`~scgpt.nn.ScGPTConfig`; ``n_batches`` and ``n_conditions`` are those of the data
+        set.
 
     Examples
     --------
@@ -104,6 +107,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             defaults = {
                 "d_feed_forward": d_model,
                 "n_batches": self.summary_stats.get("n_batch", 0),
+                "n_conditions": self.summary_stats.get("n_conditions", 0),
                 "n_values": n_bins + 2,
             }
             config = ScGPTConfig(
@@ -124,6 +128,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             self.module.network.load_state_dict(checkpoint.state_dict)
             self.is_trained_ = True
             self.history_: dict[str, pd.DataFrame] | None = {}
+        if adata is not None:
+            self._conditions(adata)  # raises here what would else come up in training
         self.module.eval()
         config = self.module.network.config
         self._model_summary_string = (
@@ -142,6 +148,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
         measured_key: str | None = None,
+        gene_conditions: str | Path | Mapping[str, Iterable[str]] | None = None,
+        cell_conditions: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Register a data set for training.
@@ -164,6 +172,14 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
         measured_key
             Key of ``.varm`` with a table of bools, a column for each batch: which genes it measured. For joined
             studies of different genes; by default every batch measured every gene.
+        gene_conditions
+            Conditions of genes, each an embedding that is added to the gene's: a column of ``.var`` (one category for
+            each gene, missing where it has none; a column of booleans is one condition), the path of a GMT file, or a
+            mapping of sets to their genes. A gene may stand in any number of sets; sets without a gene of the data are
+            left out. They belong to the gene's name and hold for any data set that is embedded later.
+        cell_conditions
+            Columns of ``.obs`` whose categories are conditions, missing where a cell has none. A cell's condition is
+            added to each of its tokens, ``<cls>`` too, so data that are embedded later need the columns.
         **kwargs
             For :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -172,13 +188,15 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
         KeyError
             When a layer or column is not there.
         ValueError
-            When a cell lacks its batch or label.
+            When a cell lacks its batch or label, no gene or cell has a condition, or a GMT file is damaged.
         """
         check_anndata(adata)
         if kwargs.get("source_registry") is not None and measured_key not in adata.varm:
             measured_key = None  # another data set than the one of the registry; it measured all its genes
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
+        conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)
+        setup_method_args[_SETUP_ARGS_KEY]["gene_conditions"] = conditions.source
         if layer is not None and layer not in adata.layers:
             layers = [key for key in adata.layers.keys() if key is not None]
             raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
@@ -195,6 +213,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),
                 CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
                 CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+                conditions,
             ],
             setup_method_args=setup_method_args,
         )

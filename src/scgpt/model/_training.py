@@ -138,8 +138,9 @@ class TrainingMixin:
         self.module.objectives = chosen
         tokenizer = replace(self.tokenizer, ties=ties)
         split = split_cells(self.adata.n_obs, train_size, validation_size, seed)
+        cells = self._registered_cells()
         data = self._data_splitter_cls(
-            self._registered_cells(),
+            cells,
             tokenizer,
             split,
             batch_size=batch_size,
@@ -159,6 +160,7 @@ class TrainingMixin:
             "tokenizer": str(tokenizer.settings()),
             "vocabulary": _digest("\n".join(self.tokenizer.vocab)),
             "cells": _digest("\n".join(self.adata.obs_names[split.train])),
+            "conditions": cells.conditions.digest(split.train) if cells.conditions else None,
             "batch_size": batch_size,
             "mask_share": mask_share,
             "drop_share": drop_share,
@@ -198,6 +200,7 @@ class TrainingMixin:
             batch_labels=np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).ravel(),
             labels=np.asarray(get(REGISTRY_KEYS.LABELS_KEY)).ravel(),
             measured=measured_by(self.adata, self.registry["setup_args"].get("measured_key"), batches),
+            conditions=self._conditions(self.adata),  # type: ignore[attr-defined]
         )
 
     def _check_objectives(self, objectives: tuple[Objective, ...]) -> None:

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 # Of the embeddings at the start. The layer norm that follows makes their scale meaningless but for how far a step of
 # the optimiser turns them: with torch's own 1.0 a small data set is over before genes have moved.
 _INITIAL_STD = 0.02

@@ -91,7 +91,8 @@ class ScGPTNetwork(nn.Module):
             if c.value_encoder == "continuous"
             else CategoricalValueEncoder(c.n_values, d)
         )
-        self.conditions = nn.Embedding(c.n_conditions, d, padding_idx=0) if c.n_conditions else None
+        # A bag sums as it reads: the embeddings of all conditions of all tokens would not fit into memory.
+        self.conditions = nn.EmbeddingBag(c.n_conditions, d, mode="sum", padding_idx=0) if c.n_conditions else None
         self.flags = nn.Embedding(c.n_flags, d) if c.n_flags else None
         self.batches = NormedEmbedding(c.n_batches, d) if c.batch_embedding else None
         self.modalities = NormedEmbedding(c.n_modalities, d) if c.n_modalities else None
@@ -149,7 +150,7 @@ class ScGPTNetwork(nn.Module):
         x_TD = genes_TD + self.values(batch.values)
         if self.conditions is not None:
             assert batch.condition_ids is not None  # for the type checker; _check has said so to the user
-            x_TD = x_TD + self.conditions(batch.condition_ids).sum(1)
+            x_TD = x_TD + self.conditions(batch.condition_ids)
         if isinstance(self.input_norm, DomainNorm):
             assert batch.batch_labels is not None
             x_TD = self.input_norm(x_TD, batch.batch_labels[batch.cell_of_token])

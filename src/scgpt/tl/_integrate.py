@@ -23,7 +23,7 @@ FROM_SCRATCH: dict[str, Any] = {
     "training": {
         "lr": 1e-3,
         "drop_share": 0.5,
-        "objectives": {"gep": 1, "gepc": 1, "zero": 1000, "dar": 30},
+        "objectives": {"zero": 1000, "dar": 30},
         "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
     },
     "cells_seen": 200_000,
@@ -204,7 +204,9 @@ def integrate(
         )
     if not copy:
         return None
-    return list(studies.values()) if isinstance(data, Sequence) else studies if isinstance(data, Mapping) else studies[""]
+    return (
+        list(studies.values()) if isinstance(data, Sequence) else studies if isinstance(data, Mapping) else studies[""]
+    )
 
 
 def _by_name(data: AnnData | Sequence[AnnData] | Mapping[str, AnnData]) -> dict[str, AnnData]:
