@@ -121,7 +121,8 @@ class Cells:
         known = self.token_ids >= 0
         genes, slot = np.unique(self.token_ids[known], return_inverse=True)
         table = np.zeros((len(self.measured), len(genes)), dtype=bool)
-        np.logical_or.at(table, (slice(None), slot), self.measured[:, known])
+        batch_of, column = np.nonzero(self.measured[:, known])
+        table[batch_of, slot[column]] = True
         tokens = np.searchsorted(genes, batch.gene_ids.numpy()).clip(max=len(genes) - 1)  # <cls> is kept anyway
         batches = self.batch_labels[batch.cell_index.numpy()][batch.cell_of_token.numpy()]
         return torch.from_numpy(table[batches, tokens])

@@ -71,7 +71,7 @@ def variable_genes(studies: Sequence[StudyExpression], n_genes: int) -> list[str
     tables = []
     for study in studies:
         sizes = np.bincount(study.batches)
-        large = sizes[study.batches] >= min(_MIN_CELLS, sizes.max())
+        large = sizes[study.batches] >= min(_MIN_CELLS, int(sizes.max()))
         cells = AnnData(study.rows[large].astype(np.float32), var=pd.DataFrame(index=pd.Index(study.genes)))
         cells.obs["batch"] = pd.Categorical(study.batches[large])
         scale = study.scale

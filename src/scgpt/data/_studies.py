@@ -76,7 +76,8 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
     """
     expression = {name: study.expression() for name, study in studies.items()}
     genes = variable_genes(list(expression.values()), n_genes)
-    blocks, measured = [], {}
+    blocks: list[sp.csr_matrix] = []
+    measured: dict[str, NDArray[np.bool_]] = {}
     for name, study in expression.items():
         column_of = pd.Index(study.genes).get_indexer(pd.Index(genes))
         known = column_of >= 0
@@ -130,5 +131,5 @@ def measured_by(adata: AnnData, measured_key: str | None, batches: Sequence[Any]
     """Return ``(n_batches, n_vars)``, which batch measured which gene; None where nothing is said."""
     if measured_key is None or measured_key not in adata.varm:
         return None
-    table = adata.varm[measured_key]
+    table: Any = adata.varm[measured_key]
     return table.set_axis(table.columns.astype(str), axis=1)[[str(batch) for batch in batches]].to_numpy().T

@@ -156,7 +156,7 @@ def integrate(
 
     recipe = FROM_SCRATCH if checkpoint is None else FINE_TUNING
     network = BATCHES | recipe["network"] | dict(network_kwargs or {})
-    tokens = {"include_zeros": include_zeros, "max_length": joint.n_vars + 1}
+    tokens: dict[str, Any] = {"include_zeros": include_zeros, "max_length": joint.n_vars + 1}
     if checkpoint is None:
         trained = SCGPT(joint, seed=seed, **tokens, **network)
     else:
@@ -209,7 +209,7 @@ def integrate(
     )
 
 
-def _by_name(data: AnnData | Sequence[AnnData] | Mapping[str, AnnData]) -> dict[str, AnnData]:
+def _by_name(data: Any) -> dict[str, AnnData]:
     from scgpt.data import check_anndata
 
     if isinstance(data, Mapping):
@@ -248,7 +248,7 @@ def _study(
         tokens = match_genes(var, checkpoint.vocab, gene_key=gene_key, gene_mapping=gene_mapping).token_ids
         genes = [checkpoint.vocab.tokens[i] if i >= 0 else "" for i in tokens]
     if batch_key in adata.obs:
-        batches = adata.obs[batch_key]
+        batches = pd.Series(adata.obs[batch_key])
         if missing := int(batches.isna().sum()):
             raise ValueError(f"{missing} cells have no batch in .obs[{batch_key!r}]; fill or drop them.")
         batches = batches.astype(str)
