@@ -86,8 +86,8 @@ class QueryMixin:
         KeyError
             When the query lacks a column or layer that the reference was set up with.
         ValueError
-            When the query is a view; when the reference does not name its batches; when no gene of the query is in its vocabulary; when cells
-            have no batch, or batches or labels are of another type than the reference's.
+            When the query is a view; when the reference does not name its batches; when no gene of the query is in its
+            vocabulary; when cells have no batch, or batches or labels are of another type than the reference's.
 
         Examples
         --------
@@ -213,8 +213,8 @@ def _check_batches(adata: AnnData, column: str | None, known: np.ndarray) -> Non
 
 def _check_type(what: str, adata: AnnData, column: str, known: np.ndarray) -> None:
     """Raise for names of another type than the reference's: "1" would not be known as 1."""
-    theirs, ours = (infer_dtype(list(names)) for names in (known, adata.obs[column].dropna().unique()))
-    if theirs != ours:
+    theirs, ours = (infer_dtype(list(names)) for names in (known, adata.obs[column].unique()))
+    if ours not in (theirs, "empty"):  # setup_anndata tells of names that are missing
         raise ValueError(
             f"The reference's {what} are of type {theirs}, such as {str(known[0])!r}, and those in .obs[{column!r}] of "
             f"the query of type {ours}: none would be known again. Convert the column."
