@@ -191,7 +191,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             When a cell lacks its batch or label, no gene or cell has a condition, or a GMT file is damaged.
         """
         check_anndata(adata)
-        if kwargs.get("source_registry") is not None and measured_key not in adata.varm:
+        if measured_key is not None and kwargs.get("source_registry") is not None and measured_key not in adata.varm:
             measured_key = None  # another data set than the one of the registry; it measured all its genes
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())

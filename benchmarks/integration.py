@@ -1,0 +1,279 @@
+"""Integration of experimental batches: scGPT beside HVG + PCA, Harmony, scVI and scANVI.
+
+Every method but Harmony is fitted on the training cells alone and embeds all cells; Harmony cannot embed cells that it
+was not fitted on, so it sees all of them. Labels are used by scANVI (those of the training cells) and by the scores.
+Reported are the scores of all cells, as the field does, and of the test cells that no fit has seen
+(``benchmarks/splits``). Settings of scGPT were chosen on the training cells of kang_8donors and stand unchanged for
+sc_mixology. Seurat needs R and is not run: Harmony and scVI stand for it.
+
+Each run is a process of its own, for its wall time and peak memory, and is kept under ``benchmarks/results/integration``:
+what is there is not run again.
+
+    python benchmarks/integration.py                  # all, hours on two cores
+    python benchmarks/integration.py --quick          # minutes: few cells, epochs and one seed; nothing is kept
+    python benchmarks/integration.py --data sc_mixology --method scgpt --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import _data
+import numpy as np
+import pandas as pd
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = RESULTS / "integration"
+PRETRAINED = RUNS / "pretrained"  # not in the repository
+DATA = {"kang_8donors": ("donor", "cell_type"), "sc_mixology": ("batch", "cell_line")}
+SEEDS = 5
+KEY = "X_embedding"
+QUICK_CELLS, QUICK_EPOCHS = 300, 1
+N_TOP_GENES = 1200
+
+
+def scgpt_from_scratch(adata, train, batch, label, seed, epochs, **changes):
+    """``scgpt.tl.integrate`` with its defaults on the training cells; the model that it saves embeds all cells."""
+    import scgpt
+    from scgpt.model import SCGPT
+
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = adata[train].copy()
+        scgpt.tl.integrate(
+            fitted,
+            batch_key=batch,
+            n_top_genes=N_TOP_GENES,
+            max_epochs=epochs,
+            seed=seed,
+            save=Path(folder) / "model",
+            progress_bar=False,
+            **changes,
+        )
+        model = SCGPT.load(Path(folder) / "model", adata=False)
+        adata.obsm[KEY] = model.get_latent_representation(adata, progress_bar=False)
+
+
+def scgpt_with_zeros(adata, train, batch, label, seed, epochs):
+    """The same with the genes that a cell does not express as tokens."""
+    scgpt_from_scratch(adata, train, batch, label, seed, epochs, include_zeros=True)
+
+
+def pretrained(epochs: int | None) -> Path:
+    """A stand-in for a pretrained model: a small one trained on the training cells of pbmc_facs, made once."""
+    folder = PRETRAINED if epochs is None else PRETRAINED.with_name("pretrained_quickly")
+    if not folder.exists():
+        from scgpt.model import SCGPT
+
+        cells = _data.load("pbmc_facs")
+        cells = cells[~_data.is_test("pbmc_facs", cells)].copy()
+        cells.var_names = cells.var["symbol"].astype(str)
+        cells.var_names_make_unique()
+        cells = cells if epochs is None else cells[:QUICK_CELLS].copy()
+        SCGPT.setup_anndata(cells)
+        model = SCGPT(cells, norm="pre", zero=True, dropout=0.0)
+        model.train(
+            epochs or 20,
+            drop_share=0.5,
+            objectives={"gep": 0.1, "gepc": 0.1, "zero": 1000},
+            plan_kwargs={"schedule": "cosine", "warmup_steps": 100},
+            enable_progress_bar=False,
+        )
+        model.save(folder)
+    return folder
+
+
+def scgpt_zero_shot(adata, train, batch, label, seed, epochs):
+    import scgpt
+
+    scgpt.tl.embed(adata, pretrained(epochs), key_added=KEY, progress_bar=False)
+
+
+def scgpt_fine_tuned(adata, train, batch, label, seed, epochs):
+    """``scgpt.tl.integrate`` from the pretrained weights, with the authors' settings."""
+    scgpt_from_scratch(adata, train, batch, label, seed, epochs, model=pretrained(epochs))
+
+
+def hvg_pca(adata, train, batch, label, seed, epochs):
+    from scgpt.metrics import baselines
+
+    baselines.pca(adata, batch_key=batch, n_top_genes=N_TOP_GENES, train=train, seed=seed, key_added=KEY)
+
+
+def harmony(adata, train, batch, label, seed, epochs):
+    from scgpt.metrics import baselines
+
+    baselines.harmony(adata, batch, n_top_genes=N_TOP_GENES, seed=seed, key_added=KEY)
+
+
+def scvi(adata, train, batch, label, seed, epochs):
+    from scgpt.metrics import baselines
+
+    baselines.scvi(
+        adata, batch, n_top_genes=N_TOP_GENES, train=train, max_epochs=epochs, seed=seed, progress_bar=False,
+        key_added=KEY,
+    )  # fmt: skip
+
+
+def scanvi(adata, train, batch, label, seed, epochs):
+    from scgpt.metrics import baselines
+
+    # The test cells' labels are hidden from it.
+    adata.obs["known_label"] = np.where(train, adata.obs[label].astype(str), "Unknown")
+    baselines.scanvi(
+        adata, batch, "known_label", n_top_genes=N_TOP_GENES, train=train, max_epochs=epochs, seed=seed,
+        progress_bar=False, key_added=KEY,
+    )  # fmt: skip
+
+
+METHODS: dict[str, Callable] = {
+    "scGPT, from scratch": scgpt_from_scratch,
+    "scGPT, from scratch, zeros as tokens": scgpt_with_zeros,
+    "scGPT, zero-shot": scgpt_zero_shot,
+    "scGPT, fine-tuned": scgpt_fine_tuned,
+    "HVG + PCA": hvg_pca,
+    "Harmony": harmony,
+    "scVI": scvi,
+    "scANVI": scanvi,
+}
+ONE_SEED = {"HVG + PCA", "scGPT, zero-shot"}  # another seed gives the same
+EXTRA = {"scGPT, from scratch, zeros as tokens"}  # costs several times the others: one seed of sc_mixology alone
+
+
+def run(data: str, method: str, seed: int, quick: bool) -> dict:
+    """Fit one method on the training cells of one data set, embed all cells and score them."""
+    import scgpt
+
+    batch, label = DATA[data]
+    adata = _data.load(data)
+    test = _data.is_test(data, adata)
+    if quick:
+        few = np.random.default_rng(0).permutation(adata.n_obs)[:QUICK_CELLS]
+        adata, test = adata[few].copy(), test[few]
+    start = time.perf_counter()
+    METHODS[method](adata, ~test, batch, label, seed, QUICK_EPOCHS if quick else None)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    scores = {
+        cells: scgpt.metrics.integration_scores(
+            chosen, batch, label, [KEY], n_bootstrap=0 if quick else 200, benchmarker=False
+        ).iloc[0].to_dict()
+        for cells, chosen in (("all cells", adata), ("test cells", adata[test]))
+    }  # fmt: skip
+    return {
+        "data": data,
+        "method": method,
+        "seed": seed,
+        "n_cells": adata.n_obs,
+        "n_test": int(test.sum()),
+        "seconds": round(seconds, 1),
+        "peak_GiB": round(peak, 2),
+        "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
+        "scores": scores,
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, str]:
+    packages = ("scgpt-tools", "torch", "scvi-tools", "scanpy", "harmonypy", "scib-metrics")
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {"cpu": model, "cores": str(os.cpu_count())} | {name: version(name) for name in packages}
+
+
+def path_of(data: str, method: str, seed: int) -> Path:
+    return RUNS / f"{data}.{''.join(c if c.isalnum() else '_' for c in method)}.{seed}.json"
+
+
+def planned(args: argparse.Namespace) -> list[tuple[str, str, int]]:
+    seeds = [args.seed] if args.seed is not None else range(1 if args.quick else SEEDS)
+    runs = [
+        (data, method, seed)
+        for seed in seeds
+        for data in args.data or DATA
+        for method in args.method or METHODS
+        if seed == seeds[0] or method not in ONE_SEED
+    ]
+    return [r for r in runs if r[1] not in EXTRA or (r[0] == "sc_mixology" and r[2] == seeds[0])]
+
+
+def table(results: list[dict], cells: str) -> pd.DataFrame:
+    """Mean over seeds, the spread over seeds, and the bootstrap interval over cells averaged over seeds."""
+    rows = []
+    for (data, method), group in pd.DataFrame(results).groupby(["data", "method"], sort=False):
+        scores = pd.DataFrame([row[cells] for row in group["scores"]])
+        row = {"data": data, "method": method, "seeds": len(group)}
+        for name in ("AvgBIO", "AvgBATCH", "Overall"):
+            row[name] = f"{scores[name].mean():.3f} ± {scores[name].std(ddof=0):.3f}"
+            if f"{name}_low" in scores:
+                row[name] += f" ({scores[f'{name}_low'].mean():.3f} - {scores[f'{name}_high'].mean():.3f})"
+        for name in ("NMI", "ARI", "ASW_label", "ASW_batch", "graph_connectivity"):
+            row[name] = f"{scores[name].mean():.3f}"
+        row["minutes"] = f"{group['seconds'].mean() / 60:.1f}"
+        row["peak GiB"] = f"{group['peak_GiB'].mean():.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def report(results: list[dict]) -> str:
+    parts = [
+        "# Integration\n",
+        "Made by `benchmarks/integration.py`, whose head says what is compared with what. Mean over seeds ± their "
+        "standard deviation, and in parentheses the 95 % bootstrap interval over cells. Every run had "
+        f"{', '.join(sorted({r['threads'] for r in results}))} threads of {results[0]['machine']['cpu']}; versions "
+        "stand beside each run.\n",
+    ]
+    for cells in ("all cells", "test cells"):
+        parts += [f"## Scores of {cells}\n", table(results, cells).to_markdown(index=False), ""]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few cells, epochs and one seed, to see that it runs")
+    parser.add_argument("--json", type=Path, help="write all runs to this file, too")
+    parser.add_argument("--data", action="append", choices=DATA)
+    parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # the run itself, in its own process
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(run(args.data[0], args.method[0], args.seed, args.quick)))
+        return
+
+    results = []
+    for data, method, seed in planned(args):
+        kept = path_of(data, method, seed)
+        if not args.quick and kept.exists():
+            results.append(json.loads(kept.read_text()))
+            continue
+        print(f"{data}, {method}, seed {seed} ...", flush=True)
+        command = [sys.executable, __file__, "--one", "--data", data, "--method", method, "--seed", str(seed)]
+        done = subprocess.run(command + ["--quick"] * args.quick, stdout=subprocess.PIPE, text=True, check=True)
+        result = json.loads(done.stdout.splitlines()[-1])
+        results.append(result)
+        if not args.quick:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(result, indent=1) + "\n")
+    text = report(results)
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    if not args.quick and not (args.data or args.method or args.seed is not None):
+        (RESULTS / "integration.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
