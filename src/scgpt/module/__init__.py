@@ -1,6 +1,6 @@
 """The network together with what it is trained for."""
 
-from ._losses import elastic_cell_similarity, masked_mse, masked_relative_error, zero_nll
+from ._losses import elastic_cell_similarity, masked_cross_entropy, masked_mse, masked_relative_error, zero_nll
 from ._module import ScGPTModule
 from ._objectives import OBJECTIVES, Cls, Dar, Ecs, Gep, Gepc, Objective, Zero, default_objectives, make_objectives
 
@@ -17,6 +17,7 @@ __all__ = [
     "default_objectives",
     "elastic_cell_similarity",
     "make_objectives",
+    "masked_cross_entropy",
     "masked_mse",
     "masked_relative_error",
     "zero_nll",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, mask_values
 
 from ._order import CellOrder
+from ._parts import parts_of_step
 
 
 class TokenLoader:
@@ -32,13 +33,22 @@ class TokenLoader:
         Share of each cell's genes whose values are hidden.
     expressed
         Whether to say which of all measured genes each cell expresses.
+    accumulate
+        Batches of an optimiser step; of several, each is a :class:`PartOfStep`.
     """
 
     def __init__(
-        self, cells: Cells, tokenizer: Tokenizer, order: CellOrder, *, mask_share: float, expressed: bool = False
+        self,
+        cells: Cells,
+        tokenizer: Tokenizer,
+        order: CellOrder,
+        *,
+        mask_share: float,
+        expressed: bool = False,
+        accumulate: int = 1,
     ):
         self.cells, self.tokenizer, self.mask_share, self.expressed = cells, tokenizer, mask_share, expressed
-        self.order = order
+        self.order, self.accumulate = order, accumulate
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
         self._resume_at: tuple[int, int] | None = None
@@ -51,10 +61,17 @@ class TokenLoader:
         order = self.order
         start = self._resume_at[1] if self._resume_at and self._resume_at[0] == order.epoch else 0
         self._resume_at = None
-        for step in range(start, len(order)):
-            batch = self.make_batch(step)
+        for step, batch in enumerate(self._batches(start), start):
             self._consumed = step + 1  # counts what was handed out, not what was prepared
             yield batch
+
+    def _batches(self, start: int) -> Iterator[TokenBatch]:
+        if self.accumulate == 1:
+            yield from map(self.make_batch, range(start, len(self)))
+            return
+        for first in range(start - start % self.accumulate, len(self), self.accumulate):
+            steps = range(first, min(first + self.accumulate, len(self)))
+            yield from parts_of_step([self.make_batch(step) for step in steps])[max(start - first, 0) :]
 
     def make_batch(self, step: int) -> TokenBatch:
         """Return a batch of the current epoch."""
@@ -135,6 +152,8 @@ class TokenDataModule(pl.LightningDataModule):
         Of order, masks and ties.
     expressed
         Whether to say which of all measured genes each cell expresses.
+    accumulate
+        Training batches of an optimiser step.
     """
 
     def __init__(
@@ -147,10 +166,12 @@ class TokenDataModule(pl.LightningDataModule):
         mask_share: float,
         seed: int,
         expressed: bool = False,
+        accumulate: int = 1,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
         self.mask_share, self.seed, self.expressed = mask_share, seed, expressed
+        self.accumulate = accumulate
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
         self.n_train, self.n_val = len(split.train), len(split.validation)
 
@@ -164,4 +185,11 @@ class TokenDataModule(pl.LightningDataModule):
 
     def _loader(self, index: NDArray[np.int64], tokenizer: Tokenizer, *, shuffle: bool) -> TokenLoader:
         order = CellOrder(index, self.batch_size, shuffle=shuffle, seed=self.seed)
-        return TokenLoader(self.cells, tokenizer, order, mask_share=self.mask_share, expressed=self.expressed)
+        return TokenLoader(
+            self.cells,
+            tokenizer,
+            order,
+            mask_share=self.mask_share,
+            expressed=self.expressed,
+            accumulate=self.accumulate if shuffle else 1,
+        )
