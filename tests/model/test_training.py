@@ -1,9 +1,13 @@
+import signal
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from lightning.pytorch.callbacks import Callback
 from scvi.train import SaveCheckpoint
 
 from scgpt.model import SCGPT
@@ -37,6 +41,33 @@ def test_which_genes_are_expressed_can_be_learnt_from_cells_without_zeros(counts
     held_out, trained = expressed[model.validation_indices], expressed[model.train_indices].mean(0).clip(0.01, 0.99)
     by_gene = -np.where(held_out, np.log(trained), np.log(1 - trained)).mean()
     assert float(model.history["zero_validation"]["zero_validation"].iloc[-1]) < 0.95 * by_gene
+
+
+def test_bins_can_be_predicted_by_cross_entropy(counts, tmp_path):
+    """Better than by how often each bin is seen."""
+    SCGPT.setup_anndata(counts)
+    model = SCGPT(counts, d_model=16, n_layers=1, n_heads=2, n_bins=6, gep_bins=6, dropout=0.0)
+    model.train(20, lr=3e-3, batch_size=8, train_size=0.8, objectives=["gep"], enable_progress_bar=False)
+    held_out = np.concatenate([b.targets[b.predict] for b in model.trainer.datamodule.val_dataloader()]).astype(int)
+    share = np.bincount(held_out, minlength=6) / len(held_out)
+    of_shares = -(share[share > 0] * np.log(share[share > 0])).sum()
+    assert float(model.history["gep_validation"]["gep_validation"].iloc[-1]) < 0.9 * of_shares
+    model.save(tmp_path / "model")
+    assert np.array_equal(embed(SCGPT.load(tmp_path / "model"), counts), embed(model, counts))
+
+
+def test_a_checkpoint_that_predicts_values_can_be_taught_bins(golden, rng):
+    cells = anndata.AnnData(
+        sp.csr_matrix(rng.poisson(1.0, (40, 50)).astype(np.float32)),
+        var=pd.DataFrame(index=[f"G{i:04d}" for i in range(50)]),
+    )
+    SCGPT.setup_anndata(cells)
+    with pytest.raises(ValueError, match=r"gep.value.4.weight \(1, 64\) instead of \(51, 64\).*fresh=\['gep'\]"):
+        SCGPT.from_pretrained(golden / "checkpoint", cells, gep_bins=51)
+    model = SCGPT.from_pretrained(golden / "checkpoint", cells, fresh=["gep"], gep_bins=51)
+    model.train(1, objectives=["gep"], enable_progress_bar=False)
+    # Of random weights, about that of a uniform choice.
+    assert float(model.history["gep_train"]["gep_train"].iloc[0]) == pytest.approx(np.log(51), rel=0.1)
 
 
 def test_training_goes_on_from_a_checkpoint(golden, rng):
@@ -75,6 +106,69 @@ def test_history_grows_when_a_loaded_model_trains_on(counts, tmp_path):
     loaded = SCGPT.load(tmp_path / "model", counts)
     loaded.train(2, enable_progress_bar=False)
     assert len(loaded.history["train_loss"]) == 2
+
+
+def test_history_is_in_the_form_of_scvi_tools(counts):
+    SCGPT.setup_anndata(counts)
+    model = SCGPT(counts, **TINY)
+    model.train(2, enable_progress_bar=False)
+    assert set(model.history) == {
+        f"{name}_{mode}" if name in ("gep", "gepc") else f"{mode}_{name}"
+        for name in ("gep", "gepc", "loss")
+        for mode in ("train", "validation")
+    }
+    for name, frame in model.history.items():
+        assert isinstance(frame, pd.DataFrame)
+        assert (frame.index.name, frame.index.tolist(), frame.columns.tolist()) == ("epoch", [0, 1], [name])
+        assert frame[name].map(type).eq(float).all()
+
+
+def test_early_stopping_stops_and_history_has_all_epochs(counts):
+    SCGPT.setup_anndata(counts)
+    model = SCGPT(counts, **TINY)
+    settings = {"early_stopping_patience": 2, "early_stopping_min_delta": 1e9, "enable_progress_bar": False}
+    model.train(20, early_stopping=True, **settings)
+    assert {len(frame) for frame in model.history.values()} == {3}
+    assert model.is_trained
+
+
+def test_a_training_that_stopped_early_is_over(counts, tmp_path):
+    settings = {"early_stopping_patience": 1, "early_stopping_min_delta": 1e9, "enable_progress_bar": False}
+    for _ in range(2):
+        SCGPT.setup_anndata(counts)
+        model = SCGPT(counts, **TINY)
+        model.train(20, early_stopping=True, checkpoints=tmp_path, checkpoint_every=1, **settings)
+        assert model.history["train_loss"].index.tolist() == [0, 1]
+
+
+def test_history_is_whole_where_a_training_goes_on_in_the_same_model(counts, tmp_path):
+    class Fail(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise RuntimeError
+
+    SCGPT.setup_anndata(counts)
+    model = SCGPT(counts, **TINY)
+    settings = {"checkpoints": tmp_path, "checkpoint_every": 1, "enable_progress_bar": False}
+    with pytest.raises(RuntimeError):
+        model.train(3, callbacks=[Fail()], **settings)
+    assert model.history["train_loss"].index.tolist() == [0]
+    for _ in range(2):
+        model.train(3, **settings)
+        assert model.history["train_loss"].index.tolist() == [0, 1, 2]
+
+
+def test_an_interrupt_by_hand_comes_through_and_can_be_repeated(counts):
+    class Interrupt(Callback):
+        def on_train_batch_start(self, *args):
+            raise KeyboardInterrupt
+
+    SCGPT.setup_anndata(counts)
+    model = SCGPT(counts, **TINY)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(1, callbacks=[Interrupt()], enable_progress_bar=False)
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def test_objectives_are_those_of_the_call(counts):
@@ -141,10 +235,11 @@ class TestWrongInput:
         with pytest.raises(ValueError, match="lower train_size"):
             model.train(1, early_stopping=True, train_size=1.0)
 
-    def test_nan_loss_stops_training(self, counts):
+    def test_cross_entropy_over_bins_that_the_tokenizer_does_not_make(self, counts):
         SCGPT.setup_anndata(counts)
-        model = SCGPT(counts, **TINY)
-        with torch.no_grad():
-            model.module.network.gepc.value.weight.fill_(torch.inf)
-        with pytest.raises(FloatingPointError, match="gepc"):
-            model.train(1, enable_progress_bar=False)
+        with pytest.raises(ValueError, match="gep_bins=50 bins and the tokenizer makes n_bins=51"):
+            SCGPT(counts, **TINY, gep_bins=50).train()
+        model = SCGPT(counts, **TINY, gep_bins=51)
+        model.tokenizer = replace(model.tokenizer, n_bins=None)
+        with pytest.raises(ValueError, match="n_bins=None: cross-entropy needs binned values"):
+            model.train()

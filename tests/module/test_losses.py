@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from scgpt.module import elastic_cell_similarity, masked_mse, masked_relative_error, zero_nll
+from scgpt.module import (
+    elastic_cell_similarity,
+    masked_cross_entropy,
+    masked_mse,
+    masked_relative_error,
+    zero_nll,
+)
 
 NO_MASK = torch.zeros(3, dtype=torch.bool)
 
@@ -40,6 +46,17 @@ def test_masked_losses_by_hand():
     assert_close(zero_nll(likelihood, target, mask), torch.tensor(expected, dtype=torch.float32))
     expected = -(np.log(0.5) + np.log(0.25) + np.log(0.1)) / 3  # the third is not expressed
     assert_close(zero_nll(likelihood, target, torch.ones(3)), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 9.0]], requires_grad=True)
+    target, mask = torch.tensor([-2.0, 1.0, 0.0]), torch.tensor([False, True, True])
+    expected = (np.log(np.exp(1) + np.exp(2) + 1) - 2 + np.log(2 + np.exp(9)) - 0) / 2
+    loss = masked_cross_entropy(logits, target, mask)
+    assert_close(loss, torch.tensor(expected, dtype=torch.float32))
+    loss.backward()
+    assert torch.equal(logits.grad[0], torch.zeros(3))
+    assert masked_cross_entropy(logits, target, NO_MASK) == 0
 
 
 @pytest.mark.parametrize("loss", [masked_mse, masked_relative_error, zero_nll])

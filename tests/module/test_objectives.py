@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,14 @@ EXPECTED = {
 def test_value(name, output, batch):
     (objective,) = make_objectives([name])
     assert objective(output, batch).item() == pytest.approx(EXPECTED[name], rel=1e-5)
+
+
+def test_a_choice_among_bins_is_scored_by_cross_entropy(output, batch):
+    logits = torch.zeros(4, 6)
+    logits[1, 5], logits[3, 2] = 1.0, 2.0  # the masked tokens: one near the truth, one far from it
+    output = replace(output, gep_logits=logits)
+    expected = (torch.tensor(5 + np.e).log() - 1 + torch.tensor(5 + np.e**2).log()) / 2
+    assert Gep()(output, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_what_is_missing_is_named(output, batch):

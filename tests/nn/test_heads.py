@@ -1,8 +1,16 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from scgpt.nn._heads import Adversary, AffineExpressionHead, CellPromptedHead, Classifier, ExpressionHead
+from scgpt.nn._heads import (
+    Adversary,
+    AffineExpressionHead,
+    BinnedExpressionHead,
+    CellPromptedHead,
+    Classifier,
+    ExpressionHead,
+)
 
 T, D = 9, 6
 
@@ -57,6 +65,16 @@ def test_probabilities_are_those_of_every_pair_of_cell_and_gene(x):
     cells = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
     pairs = head.probability(x.repeat(3, 1), cells.repeat_interleave(T, dim=0)).view(3, T)
     torch.testing.assert_close(head.probabilities(x, cells), pairs)
+
+
+def test_a_choice_among_bins_gives_the_bin_to_expect():
+    logits = torch.tensor([[0.0, 0.0, 0.0], [np.log(2.0), 0.0, -torch.inf]])
+    torch.testing.assert_close(BinnedExpressionHead.expected(logits), torch.tensor([1.0, 1 / 3]))
+    # In mixed precision too, where 50 and 50.1 are one number.
+    logits = torch.full((1, 51), -torch.inf)
+    logits[0, 50], logits[0, 49] = np.log(0.9), np.log(0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert BinnedExpressionHead.expected(logits).item() == pytest.approx(49.9, abs=1e-5)
 
 
 def test_only_the_zero_matrix_of_the_cell_prompted_head_has_a_bias():

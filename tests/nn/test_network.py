@@ -381,6 +381,13 @@ def test_the_adversary_pushes_the_encoder_the_other_way(make_network, batch):
     assert_close(reversed_[1], plain[1])
 
 
+def test_a_choice_among_bins_has_logits_and_the_value_to_expect(make_network, batch):
+    out = make_network(gep_bins=11)(batch, ["gep"])
+    assert out.gep_logits.shape == (batch.n_tokens, 11)
+    assert_close(out.gep, out.gep_logits.softmax(1) @ torch.arange(11.0))
+    assert make_network()(batch, ["gep"]).gep_logits is None
+
+
 def test_dropout_acts_in_training_alone(make_network, batch):
     network = make_network(dropout=0.2)
     assert torch.equal(network(batch).tokens, network(batch).tokens)

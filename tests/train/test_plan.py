@@ -47,24 +47,61 @@ def test_frozen_parameters_are_left_out():
     assert n_given == len(list(module.parameters())) - 3
 
 
-def test_schedule_acts_at_every_step(model):
+def rates_of(model: SCGPT, **settings) -> list[float]:
+    """Learning rate of each step of the optimiser."""
     rates = []
 
     class Rates(Callback):
-        def on_train_batch_start(self, trainer, *args):
-            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            rates.append(optimizer.param_groups[0]["lr"])
 
-    model.train(
-        2,
-        lr=0.1,
-        batch_size=27,
-        enable_progress_bar=False,
-        callbacks=[Rates()],
-        plan_kwargs={"schedule": "cosine", "warmup_steps": 4},
-    )
+    model.train(2, lr=0.1, batch_size=27, enable_progress_bar=False, callbacks=[Rates()], **settings)
+    return rates
+
+
+def test_warm_up_and_cosine_act_at_every_step(model):
+    rates = rates_of(model, plan_kwargs={"schedule": "cosine", "warmup_steps": 4})
     assert rates == pytest.approx(
         [0.025, 0.05, 0.075, 0.1, 0.1, 0.1 * (1 + np.cos(np.pi / 4)) / 2, 0.05, 0.1 * (1 + np.cos(3 * np.pi / 4)) / 2]
     )
+
+
+def test_the_rate_decays_after_each_epoch(model):
+    settings = {"plan_kwargs": {"schedule": "epoch_decay", "decay": 0.5}}
+    assert rates_of(model, **settings) == pytest.approx([0.1] * 4 + [0.05] * 4)
+    assert rates_of(model, accumulate_grad_batches=3, **settings) == pytest.approx([0.1] * 2 + [0.05] * 2)
+
+
+def gradient_norms(model: SCGPT, **settings) -> np.ndarray:
+    """Norm of the gradient that each step of the optimiser was given."""
+    norms = []
+
+    class Norms(Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    model.train(1, lr=1e-6, enable_progress_bar=False, callbacks=[Norms()], **settings)
+    return np.array(norms)
+
+
+def test_gradients_are_clipped(model):
+    assert (gradient_norms(model, gradient_clip_val=None) > 10).all()
+    assert gradient_norms(model) == pytest.approx(1, rel=1e-4)  # the default, as the authors pretrained
+    assert gradient_norms(model, gradient_clip_val=0.01) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_bfloat16_stays_close_to_float32(counts):
+    def losses(**settings) -> np.ndarray:
+        SCGPT.setup_anndata(counts)
+        model = SCGPT(counts, d_model=8, n_layers=1, n_heads=2)
+        model.train(3, enable_progress_bar=False, **settings)
+        assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+        return model.history["validation_loss"].to_numpy(float)
+
+    whole, half = losses(), losses(precision="bf16-mixed")
+    assert (whole != half).any()
+    assert half == pytest.approx(whole, rel=0.01)
 
 
 def test_logged_loss_is_the_mean_over_cells(model):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +15,24 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.train import SaveCheckpoint
+from torch import nn
 
-from scgpt.data import Cells, Tokenizer, measured_by
+from scgpt._messages import warn_user
+from scgpt.data import Cells, Tokenizer, derive_key, measured_by
 from scgpt.hub import LoadReport
 from scgpt.module import Objective, ScGPTModule, default_objectives, make_objectives
 from scgpt.train import (
+    Lora,
     ScGPTTrainingPlan,
     ScGPTTrainRunner,
     TokenDataModule,
+    adapted,
     check_settings,
+    check_trainable,
     checkpoint_callback,
+    frozen,
     latest_checkpoint,
+    parts_of,
     split_cells,
 )
 
@@ -41,6 +49,7 @@ class TrainingMixin:
     module: ScGPTModule
     tokenizer: Tokenizer
     load_report: LoadReport | None
+    is_trained: bool
     registry: dict[str, Any]
     adata: AnnData | None
     adata_manager: AnnDataManager
@@ -56,6 +65,8 @@ class TrainingMixin:
         drop_share: float = 0.0,
         objectives: Iterable[str | Objective] | Mapping[str, Any] | None = None,
         ties: Literal["middle", "spread"] = "middle",
+        freeze: Iterable[str] = (),
+        lora: int | Mapping[str, Any] | None = None,
         train_size: float = 0.9,
         validation_size: float | None = None,
         early_stopping: bool = False,
@@ -92,6 +103,15 @@ class TrainingMixin:
             ``gep`` and, where the network has it, ``gepc``.
         ties
             How tied values are binned in training, see :func:`scgpt.data.bin_values`.
+        freeze
+            Parts of the network that stay bit for bit as they are, by the beginning of their names in its state dict:
+            ``"genes"``, ``"layers.0"``, ``"layers.0.attention"``, ``"gep"``, ...; ``"embeddings"`` is all that a token
+            is made of. A frozen ``input_norm`` normalises with the statistics that it has.
+        lora
+            Rank of low-rank adapters :cite:p:`Hu2022`, or a mapping of :class:`~scgpt.train.Lora`'s settings. Only
+            they and the parts made for a task are trained (``gep``, ``gepc``, ``cls``, ``dar``, ``batches``,
+            ``modalities``, and those that started ``fresh``); at the end they are merged into the weights. Needs
+            ``pip install 'scgpt-tools[peft]'``.
         train_size
             Share of cells to train on.
         validation_size
@@ -111,15 +131,18 @@ class TrainingMixin:
         plan_kwargs
             For :class:`~scgpt.train.ScGPTTrainingPlan`: ``schedule``, ``warmup_steps``, ``weight_decay``, ...
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`: ``gradient_clip_val``, ``precision="bf16-mixed"``,
-            ``accumulate_grad_batches``, ``callbacks``, ...
+            For :class:`scvi.train.Trainer`: ``gradient_clip_val`` (1 by default), ``precision="bf16-mixed"``,
+            ``accumulate_grad_batches`` (see :class:`~scgpt.train.ScGPTTrainingPlan`), ``callbacks``, ...
 
         Raises
         ------
         ValueError
-            When the model has no AnnData, or a setting is out of range.
+            When the model has no AnnData, a setting is out of range, a part of the network is unknown, or all that an
+            objective could train is frozen.
+        ImportError
+            When ``lora`` is asked for and peft is not installed.
         FloatingPointError
-            When an objective is no longer finite.
+            When an objective or a weight is no longer finite. ``checkpoints`` holds the last good state.
         """
         if self.adata is None:
             raise ValueError(
@@ -136,6 +159,11 @@ class TrainingMixin:
         check_surgery(self.module.network, chosen)
         n_fixed = self.module.network.n_fixed_batches
         self.module.objectives = chosen
+        network = self.module.network
+        freeze, adapters = parts_of(network, freeze), Lora.of(lora)
+        if adapters is not None and not self.is_trained:
+            warn_user("lora adapts weights that were trained; those of this model are random.")
+        accumulate = trainer_kwargs.get("accumulate_grad_batches") or 1
         tokenizer = replace(self.tokenizer, ties=ties)
         split = split_cells(self.adata.n_obs, train_size, validation_size, seed)
         cells = self._registered_cells()
@@ -148,6 +176,7 @@ class TrainingMixin:
             drop_share=drop_share,
             seed=seed,
             expressed="zero" in [o.name for o in chosen] and not tokenizer.include_zeros,
+            accumulate=accumulate,
         )
         if early_stopping and not data.n_val:
             raise ValueError("early_stopping watches validation cells, but there are none; lower train_size.")
@@ -164,28 +193,39 @@ class TrainingMixin:
             "batch_size": batch_size,
             "mask_share": mask_share,
             "drop_share": drop_share,
+            "accumulate_grad_batches": accumulate,
+            "freeze": sorted(freeze),
+            "lora": str(adapters),
         }
         plan_settings: dict[str, Any] = {"lr": lr, "seed": seed} | dict(plan_kwargs or {})
-        plan = self._training_plan_cls(self.module, settings=depends_on, **plan_settings)
-
         trainer_kwargs = {"gradient_clip_val": 1.0, "early_stopping": early_stopping} | trainer_kwargs
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
         if data.n_val:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+        latest = None if checkpoints is None else latest_checkpoint(checkpoints)
         if checkpoints is not None:
-            if (latest := latest_checkpoint(checkpoints)) is not None:
-                check_settings(latest, plan)
             trainer_kwargs["checkpoint"] = checkpoint_callback(checkpoints, checkpoint_every)
             trainer_kwargs["ckpt_path"] = latest
-        runner = self._train_runner_cls(
-            self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
-        )
-        # The steps seed torch, which is the user's.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            self.module.train()
+        with (
+            _in_training(self.module),
+            # The steps seed torch, which is the user's.
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            frozen(network, freeze),
+            adapted(network, adapters, seed=derive_key(seed, "adapters"), frozen=freeze, fresh=self._fresh_parts()),
+        ):
+            check_trainable(network, chosen)
+            plan = self._training_plan_cls(self.module, settings=depends_on, **plan_settings)
+            if latest is not None:
+                check_settings(latest, plan)
+            runner = self._train_runner_cls(
+                self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
+            )
             runner()
         if self.load_report is not None:
             self.load_report = self.load_report.fine_tuned()
+
+    def _fresh_parts(self) -> tuple[str, ...]:
+        return () if self.load_report is None else self.load_report.fresh
 
     def _registered_cells(self) -> Cells:
         """The model's own data set with its batches and labels, for training."""
@@ -224,8 +264,22 @@ class TrainingMixin:
                 f"The network has {config.n_batches} batches and the data {stats.n_batch}: pass n_batches=, or "
                 "setup_anndata(..., batch_key=...)."
             )
+        if "gep" in names and config.gep_bins and config.gep_bins != self.tokenizer.n_bins:
+            raise ValueError(
+                f"The network chooses among gep_bins={config.gep_bins} bins and the tokenizer makes "
+                f"n_bins={self.tokenizer.n_bins}: cross-entropy needs binned values, and as many bins."
+            )
         if "zero" in names and not self.tokenizer.include_zeros and not config.gepc:
             raise ValueError("Objective 'zero' asks the cell embedding where zeros are left out: it needs gepc=True.")
+
+
+@contextmanager
+def _in_training(module: nn.Module) -> Iterator[None]:
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
 
 
 def _digest(text: str) -> str:

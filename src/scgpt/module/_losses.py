@@ -12,6 +12,13 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return _masked_mean((prediction - target).square(), mask)
 
 
+def masked_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy of the ``(T, n_bins)`` logits for the ``(T,)`` bins where ``mask`` is True; 0 where there is none."""
+    # Elsewhere the target need not be a bin: that of <cls> is negative.
+    bins = torch.where(mask, target, 0).long()
+    return _masked_mean(F.cross_entropy(logits, bins, reduction="none"), mask)
+
+
 def masked_relative_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``|prediction - target| / target`` over the positions where ``mask`` is True, for targets above 0."""
     return _masked_mean((prediction - target).abs() / (target + 1e-5), mask)

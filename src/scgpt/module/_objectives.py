@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from scgpt._token_batch import TokenBatch
 from scgpt.nn import NetworkOutput, ScGPTConfig
 
-from ._losses import bernoulli_nll, elastic_cell_similarity, masked_mse, zero_nll
+from ._losses import bernoulli_nll, elastic_cell_similarity, masked_cross_entropy, masked_mse, zero_nll
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Objective(ABC):
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
 
+    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+        """Return what the loss of a batch is a mean over: its cells, or the tokens that are predicted."""
+        return "cells"
+
     def needed(self, what: str, tensor: Tensor | None) -> Tensor:
         """Return a tensor, with an error that names it where it is not there."""
         if tensor is None:
@@ -48,14 +52,24 @@ class Objective(ABC):
 
 
 class Gep(Objective):
-    """Masked expression from each gene's own output: mean squared error."""
+    """Masked expression from each gene's own output.
+
+    Mean squared error, as in the authors' code; where the network's head chooses among bins (``gep_bins``),
+    cross-entropy, as in their preprint.
+    """
 
     name = "gep"
     heads = ("gep",)
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
+        if out.gep_logits is not None:
+            return masked_cross_entropy(out.gep_logits, *self.predicted(batch))
         return masked_mse(self.needed("gep", out.gep), *self.predicted(batch))
+
+    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+        """Return that it is a mean over tokens."""
+        return "tokens"
 
 
 class Gepc(Objective):
@@ -67,6 +81,10 @@ class Gepc(Objective):
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
         return masked_mse(self.needed("gepc", out.gepc), *self.predicted(batch))
+
+    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+        """Return that it is a mean over tokens."""
+        return "tokens"
 
 
 class Zero(Objective):
@@ -87,6 +105,10 @@ class Zero(Objective):
             return bernoulli_nll(expressed[measured], batch.expressed[measured]).mean()
         loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
         return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
+
+    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+        """Return that it is a mean over masked genes, or over all genes of each cell."""
+        return "tokens" if batch.expressed is None else "cells"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class ScGPTConfig:
         Cell embedding: output of ``<cls>``, the mean over the cell's tokens, or their mean weighted by value.
     expression
         Decoder of expression: an ``"mlp"`` (head ``gep``), or ``"affine"`` in the input value (head ``perturb_gep``).
+    gep_bins
+        Value bins among which head ``gep`` chooses, with a logit for each; 0: it gives the value itself.
     zero
         Explicit probability that a gene is expressed, beside each expression decoder.
     gepc
@@ -86,6 +88,7 @@ class ScGPTConfig:
     max_value: float = 512.0
     pooling: Literal["cls", "mean", "weighted"] = "cls"
     expression: Literal["mlp", "affine"] = "mlp"
+    gep_bins: int = 0
     zero: bool = False
     gepc: bool = True
     n_classes: int = 0
@@ -119,6 +122,10 @@ class ScGPTConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
+        if self.gep_bins < 0 or self.gep_bins == 1:
+            raise ValueError(f"gep_bins must be 0 or at least 2, not {self.gep_bins}.")
+        if self.gep_bins and self.expression != "mlp":
+            raise ValueError("gep_bins needs expression='mlp': an affine decoder gives values, not bins.")
         needs_batches = [n for n in ("batch_embedding", "adversary") if getattr(self, n)]
         needs_batches += ["input_norm='domain'"] if self.input_norm == "domain" else []
         if needs_batches and self.n_batches < 1:

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 
-def _expression_mlp(d_in: int, d_model: int) -> nn.Sequential:
+def _expression_mlp(d_in: int, d_model: int, d_out: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(d_in, d_model), nn.LeakyReLU(), nn.Linear(d_model, d_model), nn.LeakyReLU(), nn.Linear(d_model, 1)
+        nn.Linear(d_in, d_model), nn.LeakyReLU(), nn.Linear(d_model, d_model), nn.LeakyReLU(), nn.Linear(d_model, d_out)
     )
 
 
 class ExpressionHead(nn.Module):
     """Expression of each gene from its own output, with the probability that it is expressed on request."""
 
-    def __init__(self, d_in: int, d_model: int, zero: bool):
+    def __init__(self, d_in: int, d_model: int, zero: bool, d_out: int = 1):
         super().__init__()
-        self.value = _expression_mlp(d_in, d_model)
+        self.value = _expression_mlp(d_in, d_model, d_out)
         self.expressed = _expression_mlp(d_in, d_model) if zero else None
 
     def forward(self, x_TC: Tensor) -> Tensor:
@@ -30,6 +30,28 @@ class ExpressionHead(nn.Module):
         """Map ``(T, C)`` outputs to the ``(T,)`` probability that the gene is expressed."""
         assert self.expressed is not None  # the network asks only where the config has it on
         return torch.sigmoid(self.expressed(x_TC).squeeze(-1))
+
+
+class BinnedExpressionHead(ExpressionHead):
+    """Expression of each gene as a choice among value bins, which are the whole numbers from 0."""
+
+    def __init__(self, d_in: int, d_model: int, zero: bool, n_bins: int):
+        super().__init__(d_in, d_model, zero, n_bins)
+
+    def logits(self, x_TC: Tensor) -> Tensor:
+        """Map ``(T, C)`` outputs to ``(T, n_bins)`` logits."""
+        return self.value(x_TC)
+
+    @staticmethod
+    def expected(logits_TN: Tensor) -> Tensor:
+        """Map ``(T, n_bins)`` logits to the ``(T,)`` values that they lead to expect."""
+        bins_N = torch.arange(logits_TN.shape[1], dtype=torch.float32, device=logits_TN.device)
+        # Not a matrix product, which mixed precision would round to a few bits.
+        return (torch.softmax(logits_TN.float(), dim=1) * bins_N).sum(1)
+
+    def forward(self, x_TC: Tensor) -> Tensor:
+        """Map ``(T, C)`` outputs to the ``(T,)`` values to expect."""
+        return self.expected(self.logits(x_TC))
 
 
 class AffineExpressionHead(nn.Module):

@@ -14,11 +14,18 @@ from scgpt._token_batch import TokenBatch
 from ._config import HEADS, ScGPTConfig
 from ._domain_norm import EPS, DomainNorm
 from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
-from ._heads import Adversary, AffineExpressionHead, CellPromptedHead, Classifier, ExpressionHead
+from ._heads import (
+    Adversary,
+    AffineExpressionHead,
+    BinnedExpressionHead,
+    CellPromptedHead,
+    Classifier,
+    ExpressionHead,
+)
 from ._transformer import TransformerLayer
 
 # Letters at the end of a name are its shape: T tokens, B cells, D model width, C width with the context of batch and
-# modality, Q width of a gene's query, H heads, E width of a head, G domains.
+# modality, Q width of a gene's query, H heads, E width of a head, G domains, N value bins.
 
 # Heads that decode expression; they read the context of batch and modality.
 _DECODERS = {"gep", "gepc", "zero", "perturb_gep"}
@@ -35,7 +42,9 @@ class NetworkOutput:
     cells
         ``(B, D)`` cell embeddings, not normalised.
     gep
-        ``(T,)`` expression from each gene's output.
+        ``(T,)`` expression from each gene's output; where the head chooses among bins, the bin to expect.
+    gep_logits
+        ``(T, gep_bins)`` logits of the value bins, where the head chooses among them.
     gepc
         ``(T,)`` expression from the cell embedding and the gene's query.
     zero
@@ -55,6 +64,7 @@ class NetworkOutput:
     tokens: Tensor
     cells: Tensor
     gep: Tensor | None = None
+    gep_logits: Tensor | None = None
     gepc: Tensor | None = None
     zero: Tensor | None = None
     zero_gepc: Tensor | None = None
@@ -103,8 +113,11 @@ class ScGPTNetwork(nn.Module):
             self.input_norm = DomainNorm(c.n_batches, d)
         self.layers = nn.ModuleList(TransformerLayer(c) for _ in range(c.n_layers))
 
-        expression = ExpressionHead if c.expression == "mlp" else AffineExpressionHead
-        self.gep = expression(d + d_context, d, c.zero)
+        if c.gep_bins:
+            self.gep: nn.Module = BinnedExpressionHead(d + d_context, d, c.zero, c.gep_bins)
+        else:
+            expression = ExpressionHead if c.expression == "mlp" else AffineExpressionHead
+            self.gep = expression(d + d_context, d, c.zero)
         # Only where there are modalities is the context part of the query too: a protein's query is not a gene's.
         d_query = d + d_context if c.n_modalities else d
         self.gepc = CellPromptedHead(d_query, d + d_context, c.zero) if c.gepc else None
@@ -200,7 +213,10 @@ class ScGPTNetwork(nn.Module):
             return y_TD if context_TD is None else torch.cat([y_TD, context_TD], dim=1)
 
         x_TC = with_context(x_TD)
-        if "gep" in heads:
+        if "gep" in heads and isinstance(self.gep, BinnedExpressionHead):
+            out["gep_logits"] = self.gep.logits(x_TC)
+            out["gep"] = self.gep.expected(out["gep_logits"])
+        elif "gep" in heads:
             out["gep"] = self.gep(x_TC)
         if "perturb_gep" in heads:
             out["perturb_gep"] = self.gep(x_TC, batch.values)

@@ -1,22 +1,31 @@
 """Training: loaders whose state is kept, the plan, and the run."""
 
+from ._adapters import Lora, adapted
+from ._freezing import check_trainable, frozen, parts_of
 from ._loader import Split, TokenDataModule, TokenLoader, split_cells
 from ._order import CellOrder
+from ._parts import PartOfStep
 from ._plan import ScGPTTrainingPlan, parameter_groups
 from ._runner import ScGPTTrainRunner, check_settings, checkpoint_callback, latest_checkpoint
 from ._schedule import Schedule
 
 __all__ = [
     "CellOrder",
+    "Lora",
+    "PartOfStep",
     "Schedule",
     "ScGPTTrainRunner",
     "ScGPTTrainingPlan",
     "Split",
     "TokenDataModule",
     "TokenLoader",
+    "adapted",
     "check_settings",
+    "check_trainable",
     "checkpoint_callback",
+    "frozen",
     "latest_checkpoint",
     "parameter_groups",
+    "parts_of",
     "split_cells",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, drop_genes, mask_values
 
 from ._order import CellOrder
+from ._parts import parts_of_step
 
 
 class TokenLoader:
@@ -34,6 +35,8 @@ class TokenLoader:
         Share of each cell's genes that are left out first.
     expressed
         Whether to say which of all measured genes each cell expresses.
+    accumulate
+        Batches of an optimiser step; of several, each is a :class:`PartOfStep`.
     """
 
     def __init__(
@@ -45,10 +48,11 @@ class TokenLoader:
         mask_share: float,
         drop_share: float = 0.0,
         expressed: bool = False,
+        accumulate: int = 1,
     ):
         self.cells, self.tokenizer, self.expressed = cells, tokenizer, expressed
         self.mask_share, self.drop_share = mask_share, drop_share
-        self.order = order
+        self.order, self.accumulate = order, accumulate
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
         self._resume_at: tuple[int, int] | None = None
@@ -61,10 +65,17 @@ class TokenLoader:
         order = self.order
         start = self._resume_at[1] if self._resume_at and self._resume_at[0] == order.epoch else 0
         self._resume_at = None
-        for step in range(start, len(order)):
-            batch = self.make_batch(step)
+        for step, batch in enumerate(self._batches(start), start):
             self._consumed = step + 1  # counts what was handed out, not what was prepared
             yield batch
+
+    def _batches(self, start: int) -> Iterator[TokenBatch]:
+        if self.accumulate == 1:
+            yield from map(self.make_batch, range(start, len(self)))
+            return
+        for first in range(start - start % self.accumulate, len(self), self.accumulate):
+            steps = range(first, min(first + self.accumulate, len(self)))
+            yield from parts_of_step([self.make_batch(step) for step in steps])[max(start - first, 0) :]
 
     def make_batch(self, step: int) -> TokenBatch:
         """Return a batch of the current epoch."""
@@ -150,6 +161,8 @@ class TokenDataModule(pl.LightningDataModule):
         Share of each cell's genes that are left out first.
     expressed
         Whether to say which of all measured genes each cell expresses.
+    accumulate
+        Training batches of an optimiser step.
     """
 
     def __init__(
@@ -163,11 +176,13 @@ class TokenDataModule(pl.LightningDataModule):
         seed: int,
         drop_share: float = 0.0,
         expressed: bool = False,
+        accumulate: int = 1,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
         self.mask_share, self.drop_share = mask_share, drop_share
         self.seed, self.expressed = seed, expressed
+        self.accumulate = accumulate
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
         self.n_train, self.n_val = len(split.train), len(split.validation)
 
@@ -188,4 +203,5 @@ class TokenDataModule(pl.LightningDataModule):
             mask_share=self.mask_share,
             drop_share=self.drop_share,
             expressed=self.expressed,
+            accumulate=self.accumulate if shuffle else 1,
         )

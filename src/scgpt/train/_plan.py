@@ -9,20 +9,28 @@ from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import nn
 
+from scgpt._messages import listed
 from scgpt._token_batch import TokenBatch
 from scgpt.data import derive_key
 from scgpt.module import ScGPTModule
 
+from ._history import EpochMeans, history_to_plain, log_again
+from ._parts import PartOfStep
 from ._schedule import Schedule
 
-SETTINGS = "scgpt_settings"  # key in a checkpoint of training
+# Keys in a checkpoint of training.
+SETTINGS, HISTORY, STOPPED = "scgpt_settings", "scgpt_history", "scgpt_stopped"
 
 
 class ScGPTTrainingPlan(TrainingPlan):
     """Trains an :class:`~scgpt.module.ScGPTModule`.
 
     Logged for each epoch, as means over cells: ``train_loss`` and ``validation_loss``, and each objective under
-    ``<name>_train`` and ``<name>_validation``.
+    ``<name>_train`` and ``<name>_validation``. What was logged is kept in checkpoints.
+
+    Several batches for one step of the optimiser (``accumulate_grad_batches``) have the gradient of one large batch:
+    the means of objectives are over all its predicted tokens or cells. What looks at several cells at once, ``ecs`` and
+    a norm of the input embeddings, sees those of a batch only.
 
     Parameters
     ----------
@@ -81,34 +89,82 @@ class ScGPTTrainingPlan(TrainingPlan):
         self.seed = seed
         plan = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "seed": seed, "schedule": str(self.schedule)}
         self.settings = plan | (settings or {})
+        self._epoch = EpochMeans()
+        self._ended: dict[str, float] = {}  # means of an epoch that is over but not logged yet
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the training depends on, so that it is not continued as another one."""
+        """Keep what the training depends on, so that it is not continued as another one, and what was logged."""
+        self._check_weights()
         checkpoint[SETTINGS] = self.settings
+        logged = history_to_plain(getattr(self.trainer.logger, "history", {}))
+        for name, value in self._ended.items():
+            logged.setdefault(name, {})[self.current_epoch] = value
+        checkpoint[HISTORY] = {"logged": logged, "epoch": self._epoch.state_dict()}
+        checkpoint[STOPPED] = self.trainer.should_stop and self.trainer.early_stopping_callback is not None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the history of the training."""
+        history = checkpoint[HISTORY]
+        if hasattr(self.trainer.logger, "history"):
+            log_again(self.trainer.logger, history["logged"])
+        self._epoch.load_state_dict(history["epoch"])
+        self.trainer.should_stop = checkpoint[STOPPED]
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch of cells."""
         torch.manual_seed(derive_key(self.seed, "dropout", self.current_epoch, batch_idx, self.global_rank))
-        losses = self.module(batch)[-1]
-        self._log_losses(losses, "train")
-        # Where training gathers statistics alone, nothing has a gradient, and Lightning still goes backward.
-        return losses.loss if losses.loss.requires_grad else losses.loss.requires_grad_()
+        losses = self._losses(batch, "training")
+        self._epoch.add(_values(losses, "train"), batch.n_cells)
+        if not isinstance(batch, PartOfStep):
+            # Where training gathers statistics alone, nothing has a gradient, and Lightning still goes backward.
+            return losses.loss if losses.loss.requires_grad else losses.loss.requires_grad_()
+        assert losses.extra_metrics is not None
+        parts = [
+            objective.weight * batch.share(objective.mean_over(batch)) * losses.extra_metrics[objective.name]
+            for objective in self.module.objectives
+        ]
+        return torch.stack(parts).sum() * self.trainer.accumulate_grad_batches  # by which Lightning divides
+
+    def on_train_epoch_start(self) -> None:
+        """Begin new means."""
+        self._ended = {}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        self._ended = self._epoch.means()
+        self._epoch = EpochMeans()
+        self.log_dict(self._ended, prog_bar=True, sync_dist=self.use_sync_dist)
+
+    def on_train_end(self) -> None:
+        """Make sure that the last step did no harm."""
+        super().on_train_end()
+        self._check_weights()
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Log the loss of a batch of cells."""
-        self._log_losses(self.module(batch)[-1], "validation")
-
-    def _log_losses(self, losses: LossOutput, mode: str) -> None:
-        values = {f"{mode}_loss": losses.loss.detach()}
-        values |= {f"{name}_{mode}": loss.detach() for name, loss in (losses.extra_metrics or {}).items()}
         self.log_dict(
-            values,
+            _values(self._losses(batch, "validation"), "validation"),
             prog_bar=True,
-            on_step=self.on_step,
-            on_epoch=self.on_epoch,
-            batch_size=losses.n_obs_minibatch,  # weighs the epoch's mean: a mean over cells
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch.n_cells,  # weighs the epoch's mean: a mean over cells
             sync_dist=self.use_sync_dist,
         )
+
+    def _losses(self, batch: TokenBatch, mode: str) -> LossOutput:
+        try:
+            return self.module(batch)[-1]
+        except FloatingPointError as error:
+            raise FloatingPointError(f"Epoch {self.current_epoch}, step {self.global_step}, {mode}: {error}") from None
+
+    def _check_weights(self) -> None:
+        """Raise for weights that a last step has ruined, before they are taken for good ones."""
+        bad = [name for name, parameter in self.module.named_parameters() if not parameter.isfinite().all()]
+        if bad:
+            raise FloatingPointError(
+                f"Epoch {self.current_epoch}, step {self.global_step}: weights are no longer finite, those of "
+                f"{listed(bad)}; lower the learning rate."
+            )
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with its schedule, stepped at every step."""
@@ -125,6 +181,14 @@ class ScGPTTrainingPlan(TrainingPlan):
             optimizer, lambda step: self.schedule.factor(step, total_steps, steps_per_epoch)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _values(losses: LossOutput, mode: str) -> dict[str, float]:
+    """Return total and objectives under the names that they are logged by."""
+    values = {f"{mode}_loss": losses.loss}
+    values |= {f"{name}_{mode}": loss for name, loss in (losses.extra_metrics or {}).items()}
+    # One transfer from the device for all.
+    return dict(zip(values, torch.stack([x.detach().float() for x in values.values()]).tolist(), strict=True))
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

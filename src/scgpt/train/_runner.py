@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,45 @@ class _Trainer(Trainer):
             self.callbacks.append(checkpoint)
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        # Checkpoints of ours hold tensors and plain values; nothing in them needs to be executed.
-        super().fit(*args, weights_only=True, **kwargs)
+        # Lightning ends the process when it is interrupted by hand, and leaves it deaf to further interrupts.
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            # Checkpoints of ours hold tensors and plain values; nothing in them needs to be executed.
+            super().fit(*args, weights_only=True, **kwargs)
+        except SystemExit as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+
+
+class _StateOfTraining(ModelCheckpoint):
+    """Saves between steps of the optimiser alone, and at the end of an epoch after its validation."""
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any = None, batch_idx: int = 0
+    ) -> None:
+        # Where gradients wait for more batches, a state would lose them. Before validation, it would lose that.
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        if not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, None, None, trainer.num_training_batches - 1)
 
 
 class ScGPTTrainRunner(TrainRunner):
     """:class:`scvi.train.TrainRunner` that keeps Lightning's checkpoints and reads them without executing code."""
 
     _trainer_cls = _Trainer
+
+    def __call__(self) -> None:
+        """Run or continue the training."""
+        # The state to go on from holds the history of this training; the model may hold its beginning, too.
+        if self.ckpt_path is not None and hasattr(self.model, "_history_before"):
+            self.model.history_ = self.model._history_before
+        self.model._history_before = dict(self.model.history_ or {})
+        super().__call__()
 
     def _update_history(self) -> None:
         """Append what was logged to the model's history; scvi-tools' own forgets keys that were not there before."""
@@ -50,7 +82,7 @@ class ScGPTTrainRunner(TrainRunner):
 
 def checkpoint_callback(folder: str | Path, every_n_steps: int) -> ModelCheckpoint:
     """Return a callback that keeps the latest state of training in a folder, with all that a resume needs."""
-    return ModelCheckpoint(
+    return _StateOfTraining(
         dirpath=folder, filename="{step}", every_n_train_steps=every_n_steps, enable_version_counter=False
     )
 
