@@ -212,28 +212,36 @@ class ScGPTNetwork(nn.Module):
         def with_context(y_TD: Tensor) -> Tensor:
             return y_TD if context_TD is None else torch.cat([y_TD, context_TD], dim=1)
 
-        x_TC = with_context(x_TD)
-        if "gep" in heads and isinstance(self.gep, BinnedExpressionHead):
-            out["gep_logits"] = self.gep.logits(x_TC)
-            out["gep"] = self.gep.expected(out["gep_logits"])
-        elif "gep" in heads:
-            out["gep"] = self.gep(x_TC)
-        if "perturb_gep" in heads:
-            out["perturb_gep"] = self.gep(x_TC, batch.values)
-        if "zero" in heads:
-            out["zero"] = self.gep.probability(x_TC)
-        if self.gepc is not None and {"gepc", "zero"} & set(heads):
-            cell_context = None if context_TD is None else context_TD[batch.first]
-            cells_BC = cells_BD if cell_context is None else torch.cat([cells_BD, cell_context], dim=1)
+        # Where the batch names all measured genes, "zero" is asked of the cell for these and of no token. With modalities
+        # a query needs the gene's modality, which tokens have and measured genes do not.
+        of_measured = (
+            "zero" in heads and batch.measured is not None and self.gepc is not None and self.modalities is None
+        )
+        of_tokens = {"zero"} & set(heads) if not of_measured else set()
+        if {"gep", "perturb_gep"} & set(heads) or of_tokens:
+            x_TC = with_context(x_TD)
+            if "gep" in heads and isinstance(self.gep, BinnedExpressionHead):
+                out["gep_logits"] = self.gep.logits(x_TC)
+                out["gep"] = self.gep.expected(out["gep_logits"])
+            elif "gep" in heads:
+                out["gep"] = self.gep(x_TC)
+            if "perturb_gep" in heads:
+                out["perturb_gep"] = self.gep(x_TC, batch.values)
+            if of_tokens:
+                out["zero"] = self.gep.probability(x_TC)  # type: ignore[operator]
+        if self.gepc is None:
+            return out
+        cell_context = None if context_TD is None else context_TD[batch.first]
+        cells_BC = cells_BD if cell_context is None else torch.cat([cells_BD, cell_context], dim=1)
+        if "gepc" in heads or of_tokens:
             cell_TC = cells_BC[batch.cell_of_token]
             gene_TQ = with_context(genes_TD) if self.modalities is not None else genes_TD
             if "gepc" in heads:
                 out["gepc"] = self.gepc(gene_TQ, cell_TC)
-            if "zero" in heads:
+            if of_tokens:
                 out["zero_gepc"] = self.gepc.probability(gene_TQ, cell_TC)
-            # With modalities a query needs the gene's modality, which tokens have and measured genes do not.
-            if "zero" in heads and batch.measured is not None and self.modalities is None:
-                out["expressed"] = self.gepc.probabilities(self.genes(batch.measured), cells_BC)
+        if of_measured:
+            out["expressed"] = self.gepc.probabilities(self.genes(batch.measured), cells_BC)
         return out
 
     def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:
