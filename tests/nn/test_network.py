@@ -298,14 +298,16 @@ def test_categorical_values_replace_the_continuous_encoder(make_network, batch):
 @torch.no_grad()
 def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
     network = make_network(zero=True, n_batches=3, batch_embedding=True)
-    assert network(batch, ["zero"]).expressed is None  # nobody said what was measured
+    of_tokens = network(batch, ["zero"])
+    assert of_tokens.expressed is None  # nobody said what was measured
     out = network(replace(batch, measured=torch.arange(5, 12)), ["zero"])
     assert out.expressed.shape == (4, 7)
+    assert out.zero is None and out.zero_gepc is None  # tokens are not asked then
     # Where a cell has a token for the gene, it is the same answer.
     compared = 0
     for token, gene in enumerate(batch.gene_ids.tolist()):
         if 5 <= gene < 12:
-            assert_close(out.expressed[batch.cell_of_token[token], gene - 5], out.zero_gepc[token])
+            assert_close(out.expressed[batch.cell_of_token[token], gene - 5], of_tokens.zero_gepc[token])
             compared += 1
     assert compared > 3
 

@@ -157,6 +157,8 @@ class TrainingMixin:
         chosen = default_objectives(self.module.network.config) if objectives is None else make_objectives(objectives)
         self._check_objectives(chosen)
         check_surgery(self.module.network, chosen)
+        if lora and self.module.network.n_fixed_batches is not None:
+            raise ValueError("Adapters would change weights that load_query_data fixed; pass unfrozen=True there.")
         n_fixed = self.module.network.n_fixed_batches
         self.module.objectives = chosen
         network = self.module.network
@@ -213,7 +215,8 @@ class TrainingMixin:
             frozen(network, freeze),
             adapted(network, adapters, seed=derive_key(seed, "adapters"), frozen=freeze, fresh=self._fresh_parts()),
         ):
-            check_trainable(network, chosen)
+            if freeze:  # without it, surgery may leave nothing but statistics to gather
+                check_trainable(network, chosen)
             plan = self._training_plan_cls(self.module, settings=depends_on, **plan_settings)
             if latest is not None:
                 check_settings(latest, plan)
