@@ -163,3 +163,16 @@ def test_to_moves_every_field_and_keeps_it(batch):
     assert all(getattr(moved, f.name).is_meta for f in fields(TokenBatch))
     plain = TokenBatch(batch.gene_ids, batch.values, batch.offsets, batch.cell_index)
     assert_same(plain.to("cpu"), plain)
+
+
+def test_keep_leaves_tokens_out_but_never_the_first_of_a_cell(batch):
+    kept = batch.keep(torch.tensor([0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0]).bool())
+    assert kept.gene_ids.tolist() == [100, 102, 103, 104, 106, 108, 109]
+    assert kept.values.tolist() == [0.5, 2.5, 3.5, 4.5, 6.5, 8.5, 9.5]
+    assert kept.condition_ids.tolist() == [[t % 3, t % 2] for t in (0, 2, 3, 4, 6, 8, 9)]
+    assert kept.offsets.tolist() == [0, 2, 3, 6, 7]
+    assert kept.offsets.dtype == torch.int64
+    assert kept.lengths.tolist() == [2, 1, 3, 1]
+    assert torch.equal(kept.expressed, batch.expressed)  # of all measured genes, tokens or not
+    assert torch.equal(kept.measured, batch.measured)
+    assert_same(batch.keep(torch.ones(11, dtype=torch.bool)), batch)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scgpt.data import TokenBatch, mask_values
+from scgpt.data import TokenBatch, drop_genes, mask_values
 
 LENGTHS = (1, 2, 3, 11, 101, 41)
 
@@ -92,3 +92,36 @@ def test_every_gene_is_hidden_equally_often():
 def test_a_share_out_of_range_is_refused(share, batch):
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         mask_values(batch, share)
+
+
+def kept_genes(batch: TokenBatch) -> dict[int, set[int]]:
+    return {int(part.cell_index): set(part.gene_ids[1:].tolist()) for part in batch.split(1)}
+
+
+@pytest.mark.parametrize(
+    ("share", "lengths"),
+    [(0.0, [1, 2, 3, 11, 101, 41]), (0.5, [1, 2, 2, 6, 51, 21]), (0.75, [1, 2, 2, 4, 26, 11]), (1.0, [1] + [2] * 5)],
+)
+def test_share_of_each_cells_genes_is_dropped_rounded_down(share, lengths, batch):
+    dropped = drop_genes(batch, share)
+    assert dropped.lengths.tolist() == lengths  # <cls> and, where there was any, one gene are left
+    assert (dropped.gene_ids[dropped.first] == 201).all()
+    value_of = dict(zip(batch.values.tolist(), batch.gene_ids.tolist(), strict=True))
+    assert [value_of[value] for value in dropped.values.tolist()] == dropped.gene_ids.tolist()
+    assert batch.n_tokens == sum(LENGTHS)  # the batch that came in is left alone
+
+
+def test_what_is_dropped_depends_on_key_cell_and_gene_alone(batch):
+    together = kept_genes(drop_genes(batch, 0.75, key=5))
+    assert together == kept_genes(drop_genes(batch, 0.75, key=5))
+    assert together != kept_genes(drop_genes(batch, 0.75, key=6))
+    alone = [kept_genes(drop_genes(part, 0.75, key=5)) for part in batch.split(1)]
+    assert {cell: genes for part in alone for cell, genes in part.items()} == together
+    order = torch.cat([torch.tensor([a, *range(b - 1, a, -1)]) for a, b in pairwise(batch.boundaries)])
+    reordered = TokenBatch(batch.gene_ids[order], batch.values[order], batch.offsets, batch.cell_index)
+    assert kept_genes(drop_genes(reordered, 0.75, key=5)) == together
+
+
+def test_a_share_to_drop_out_of_range_is_refused(batch):
+    with pytest.raises(ValueError, match=r"dropped genes must lie in \[0, 1\], not 1.5"):
+        drop_genes(batch, 1.5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scgpt.data import TokenBatch
-from scgpt.module import OBJECTIVES, Ecs, Gep, make_objectives
+from scgpt.module import OBJECTIVES, Ecs, Gep, Zero, make_objectives
 from scgpt.nn import NetworkOutput
 
 
@@ -93,3 +93,36 @@ def test_where_zeros_are_left_out_the_cell_answers_for_all_measured_genes(output
     output = replace(output, expressed=torch.tensor([[0.5, 0.25, 0.5], [0.5, 0.5, 0.75]]))
     expected = -torch.tensor([0.5, 0.75, 0.5, 0.5, 0.5, 0.25]).log().mean()
     assert make_objectives(["zero"])[0](output, batch).item() == pytest.approx(expected.item())
+
+
+def test_genes_that_were_not_measured_are_not_asked_for(output, batch):
+    nan = torch.nan
+    batch = replace(batch, measured=torch.tensor([3, 4, 5]), expressed=torch.tensor([[1, nan, 0], [nan, nan, 1]]))
+    probability = torch.tensor([[0.5, 0.9, 0.2], [0.9, 0.9, 0.25]], requires_grad=True)
+    loss = Zero()(replace(output, expressed=probability), batch)
+    loss.backward()
+    assert loss.item() == pytest.approx(-torch.tensor([0.5, 0.8, 0.25]).log().mean().item())
+    # d/dp of -log p is -1/p, of -log(1 - p) it is 1/(1 - p).
+    expected = torch.tensor([[-1 / 0.5, 0, 1 / 0.8], [0, 0, -1 / 0.25]]) / 3
+    torch.testing.assert_close(probability.grad, expected)
+
+
+def test_cells_that_measured_nothing_cost_nothing(output, batch):
+    batch = replace(batch, measured=torch.tensor([3]), expressed=torch.full((2, 1), torch.nan))
+    probability = torch.full((2, 1), 0.5, requires_grad=True)
+    loss = Zero()(replace(output, expressed=probability), batch)
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(probability.grad, torch.zeros(2, 1))
+
+
+def test_unmeasured_genes_under_autocast(output, batch):
+    batch = replace(batch, measured=torch.tensor([3, 4]), expressed=torch.tensor([[1, torch.nan], [0, 1]]))
+    logits = torch.tensor([[0.0, 1.0], [-3.0, 200.0]], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = Zero()(replace(output, expressed=torch.sigmoid(logits.bfloat16())), batch)
+    loss.backward()
+    expected = -torch.tensor([0.5, 1 - torch.sigmoid(torch.tensor(-3.0)), 1.0]).log().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0, 1] == 0

@@ -60,3 +60,11 @@ def test_fixed_rows_of_an_embedding_get_no_gradient():
     (grad,) = torch.autograd.grad((fixed * torch.randn(5, D)).sum(), module.embedding.weight)
     assert torch.equal(grad[:3], torch.zeros(3, D))
     assert (grad[3:] != 0).all()
+
+
+def test_embeddings_start_small():
+    """A step of the optimiser turns a small row further; of its scale the layer norm leaves nothing."""
+    torch.manual_seed(0)
+    module = NormedEmbedding(500, 64)
+    assert abs(module.embedding.weight.std() - 0.02) < 5e-4
+    torch.testing.assert_close(module(torch.arange(500)).std(1, correction=0), torch.ones(500), rtol=0, atol=0.1)

@@ -120,3 +120,19 @@ def test_only_training_spreads_ties(cells, tokenizer):
         cells, replace(tokenizer), split_cells(len(cells), 1.0, None, 0), batch_size=8, mask_share=0.4, seed=0
     )
     assert everything.val_dataloader() == []
+
+
+def test_dropping_and_masking_are_independent(cells, tokenizer):
+    """Of the genes that are left, those that a mask alone would hide are hidden in their share: no key is shared."""
+    whole, dropping = loader(cells, tokenizer, batch_size=120), loader(cells, tokenizer, batch_size=120)
+    dropping.drop_share = 0.5
+    hidden, left, both = 0, 0, 0
+    pairs = zip(whole.make_batch(0).split(1), dropping.make_batch(0).split(1), strict=True)
+    for plain, part in pairs:
+        would = set(plain.gene_ids[plain.predict].tolist())
+        stay = set(part.gene_ids[1:].tolist())
+        assert len(stay) == len(plain.gene_ids[1:]) - (len(plain.gene_ids) - 1) // 2
+        hidden, left, both = hidden + len(would), left + len(stay), both + len(would & stay)
+    n_genes = whole.make_batch(0).n_tokens - 120
+    assert both / left == pytest.approx(hidden / n_genes, abs=0.05)
+    assert dropping.make_batch(0).predict.sum() < 0.4 * left

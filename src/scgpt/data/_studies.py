@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype
 
 from ._cells import Cells
+from ._checks import raise_for_values
 from ._features import StudyExpression, variable_genes
-from ._kernels import merge
+from ._kernels import merge, survey
 
 MEASURED = "measured"
 
@@ -42,15 +43,22 @@ class Study:
     layer: str | None = None
 
     def expression(self) -> StudyExpression:
-        """Return its expression in memory, with one column for each gene."""
+        """Return its expression in memory, with one column for each gene.
+
+        Raises
+        ------
+        ValueError
+            When it holds negative, NaN or infinite values.
+        """
         names = sorted({gene for gene in self.genes if gene})
         slot_of = {name: slot for slot, name in enumerate(names)}
         slots = np.array([slot_of.get(gene, -1) for gene in self.genes], np.int64)
         rows = Cells(self.adata, slots, layer=self.layer).rows(np.arange(self.adata.n_obs))
         rows.sum_duplicates()
-        indptr, indices, data = merge(
-            rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data.astype(np.float32), slots, len(names)
-        )
+        indptr, indices = rows.indptr.astype(np.int64), rows.indices.astype(np.int32)
+        data = rows.data.astype(np.float32)
+        raise_for_values(survey(indptr, indices, data, slots)[1], np.arange(self.adata.n_obs))
+        indptr, indices, data = merge(indptr, indices, data, slots, len(names))
         merged = sp.csr_matrix((data, indices, indptr), shape=(rows.shape[0], len(names)))
         merged.sort_indices()
         return StudyExpression(names, merged, pd.Categorical(self.batches).codes.astype(np.int64))
@@ -73,8 +81,20 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
     Cells of all studies by the union of their chosen genes. ``.obs[batch_key]`` holds the batches and
     ``.varm["measured"]`` says which batch measured which gene: what one did not is absent, not zero.
     ``.uns["scale"]`` says for each study whether it holds counts.
+
+    Raises
+    ------
+    ValueError
+        When values cannot be expression, or a study shares no gene with any other.
     """
-    expression = {name: study.expression() for name, study in studies.items()}
+    expression = {}
+    for name, study in studies.items():
+        try:
+            expression[name] = study.expression()
+        except ValueError as error:
+            error.add_note(f"This is study {name!r}.")
+            raise
+    _check_shared({name: set(study.genes) for name, study in expression.items()})
     genes = variable_genes(list(expression.values()), n_genes)
     blocks: list[sp.csr_matrix] = []
     measured: dict[str, NDArray[np.bool_]] = {}
@@ -95,6 +115,16 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
     return joint
 
 
+def _check_shared(genes: Mapping[str, set[str]]) -> None:
+    """Raise for a study that no gene links to another, as of symbols beside Ensembl ids."""
+    for name, own in genes.items():
+        if len(genes) > 1 and own.isdisjoint(set().union(*(genes[other] for other in genes if other != name))):
+            raise ValueError(
+                f"Study {name!r} shares no gene with any other; it names them {sorted(own)[:3]}. Bring the names of all "
+                "to one kind by gene_mapping=."
+            )
+
+
 def _columns(rows: sp.csr_matrix, column_of: NDArray[np.int64]) -> sp.csr_matrix:
     """Return some columns of a matrix, empty where the number is -1."""
     known = np.flatnonzero(column_of >= 0)
@@ -103,7 +133,7 @@ def _columns(rows: sp.csr_matrix, column_of: NDArray[np.int64]) -> sp.csr_matrix
 
 
 def _names(studies: Mapping[str, Study]) -> pd.Index:
-    return pd.Index([f"{name}{i}" for name, s in studies.items() for i in range(s.adata.n_obs)], dtype=str)
+    return pd.Index([f"{name}:{i}" for name, s in studies.items() for i in range(s.adata.n_obs)], dtype=str)
 
 
 def check_measured(adata: AnnData, measured_key: str, batch_key: str | None) -> None:

@@ -1,6 +1,6 @@
 """Where checkpoints come from and go to."""
 
-from ._checkpoint import ADATA, Checkpoint, LoadReport, read_checkpoint, write_checkpoint
+from ._checkpoint import ADATA, Checkpoint, LoadReport, check_target, read_checkpoint, write_checkpoint
 from ._official import read_official
 from ._resolve import cache_folder, known_checkpoints, read, resolve
 
@@ -9,6 +9,7 @@ __all__ = [
     "Checkpoint",
     "LoadReport",
     "cache_folder",
+    "check_target",
     "known_checkpoints",
     "read",
     "read_checkpoint",

@@ -254,7 +254,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         When a checkpoint is there and not to be overwritten, or the folder holds anything else.
     """
     folder = Path(folder).resolve()
-    _check_target(folder, overwrite)
+    check_target(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -287,7 +287,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _check_target(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool = False) -> None:
     """Raise for a folder that must not be replaced: one with other files in it, or with a checkpoint unasked."""
     if not folder.exists():
         return

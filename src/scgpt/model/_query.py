@@ -42,6 +42,7 @@ class QueryMixin:
         *,
         unfrozen: bool = False,
         mask_share: float = 0.4,
+        drop_share: float = 0.0,
         accelerator: str = "auto",
         device: int | str = "auto",
     ) -> Self:
@@ -72,6 +73,8 @@ class QueryMixin:
         mask_share
             Share of values that was hidden when the reference was trained. Its statistics are those of cells with
             hidden values; statistics of whole cells would set the new batches apart.
+        drop_share
+            Share of genes that was dropped when the reference was trained, likewise.
         accelerator
             As in Lightning.
         device
@@ -120,17 +123,17 @@ class QueryMixin:
         if not unfrozen:
             fix_all_but_new_batches(model.module.network, len(known))
         if config.input_norm == "domain":
-            gather_statistics(model.module.network, model._new_cells(len(known), mask_share))
+            gather_statistics(model.module.network, model._new_cells(len(known), mask_share, drop_share))
         logger.info("%s", model.load_report)
         return model
 
-    def _new_cells(self, n_known: int, mask_share: float) -> Iterator[TokenBatch]:
+    def _new_cells(self, n_known: int, mask_share: float, drop_share: float) -> Iterator[TokenBatch]:
         """Cells of each new batch, as in training."""
         cells = self._registered_cells()  # type: ignore[attr-defined]
         for code in range(n_known, self.module.network.config.n_batches):
             order = CellOrder(np.flatnonzero(cells.batch_labels == code), _CELLS_OF_A_BATCH, shuffle=True)
             few = CellOrder(order.batch(0), _CELLS_OF_A_STEP, shuffle=False)
-            loader = TokenLoader(cells, self.tokenizer, few, mask_share=mask_share)
+            loader = TokenLoader(cells, self.tokenizer, few, mask_share=mask_share, drop_share=drop_share)
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 for step, batch in enumerate(loader):
                     torch.manual_seed(derive_key(0, "dropout", code, step))

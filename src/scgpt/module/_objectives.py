@@ -102,7 +102,8 @@ class Zero(Objective):
         if batch.expressed is not None:
             measured = ~batch.expressed.isnan()
             expressed = self.needed("expressed", out.expressed)
-            return bernoulli_nll(expressed[measured], batch.expressed[measured]).mean()
+            nll = bernoulli_nll(expressed[measured], batch.expressed[measured])
+            return nll.sum() / max(1, len(nll))
         loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
         return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
 

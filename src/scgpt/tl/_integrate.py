@@ -29,6 +29,8 @@ FROM_SCRATCH: dict[str, Any] = {
     },
     "cells_seen": 200_000,
 }
+# Where zeros are tokens, "zero" asks of hidden genes alone: what would be dropped is hidden.
+HIDDEN = {"drop_share": 0.0, "mask_share": FROM_SCRATCH["training"]["drop_share"]}
 # The authors' settings for the integration of PBMC 10K.
 FINE_TUNING: dict[str, Any] = {
     "network": {"zero": True, "gepc": True},
@@ -101,7 +103,8 @@ def integrate(
     train_kwargs
         Arguments of :meth:`scgpt.model.SCGPT.train` to change, such as ``batch_size``, ``lr``, ``checkpoints``.
     save
-        Folder to save the trained model in.
+        Folder to save the trained model in. It embeds new cells of these batches, under the names in the provenance;
+        trained on from pretrained weights it knows more genes than it was trained on: give it those in the provenance.
     progress_bar
         Show progress.
     key_added
@@ -123,7 +126,10 @@ def integrate(
     KeyError
         When a layer or column is not there.
     ValueError
-        When there is only one batch, or cells lack theirs; when no gene matches; when values cannot be expression.
+        When there is only one batch, or cells lack theirs; when no gene matches, or a study shares none with the
+        others; when values cannot be expression.
+    FileExistsError
+        When the folder to save in holds anything.
 
     Examples
     --------
@@ -132,11 +138,14 @@ def integrate(
     """
     from scgpt._messages import inform
     from scgpt.data import MEASURED, join_studies
+    from scgpt.hub import check_target
     from scgpt.model import SCGPT
 
     from ._provenance import record
 
     studies = _by_name(data)
+    if save is not None:
+        check_target(Path(save))  # before the training, not after it
     if copy:
         studies = {key: a.to_memory(copy=True) if a.isbacked else a.copy() for key, a in studies.items()}
     checkpoint = None if model is None else SCGPT.checkpoint_of(model)
@@ -153,7 +162,11 @@ def integrate(
 
     for key, scale in joint.uns["scale"].items():
         inform(f"{f'Study {key!r}' if key else 'The data set'} holds {scale} values.")
-    inform(f"Integrating {joint.obs[batch_key].nunique()} batches of {joint.n_obs} cells over {joint.n_vars} genes.")
+    shared = int(joint.varm[MEASURED].all(axis=1).sum())
+    inform(
+        f"Integrating {joint.obs[batch_key].nunique()} batches of {joint.n_obs} cells over {joint.n_vars} genes, "
+        f"{shared} of them measured in all."
+    )
 
     recipe = FROM_SCRATCH if checkpoint is None else FINE_TUNING
     network = BATCHES | recipe["network"] | dict(network_kwargs or {})
@@ -173,9 +186,13 @@ def integrate(
         n_batches = joint.obs[batch_key].nunique()
         trained = SCGPT.from_pretrained(checkpoint, joint, fresh=fresh, n_batches=n_batches, **network)
         trained.tokenizer = replace(trained.tokenizer, **tokens)
-    max_epochs = max_epochs or recipe.get("max_epochs") or _epochs(recipe["cells_seen"], joint.n_obs)
+    if max_epochs is None:
+        max_epochs = recipe.get("max_epochs") or _epochs(recipe["cells_seen"], joint.n_obs)
     # Without types there is nothing to keep cells away from; and a batch's statistics are those of cells trained on.
-    training = {"train_size": 1.0, "seed": seed} | recipe["training"] | dict(train_kwargs or {})
+    training = {"train_size": 1.0, "seed": seed} | recipe["training"]
+    if checkpoint is None and include_zeros:
+        training |= HIDDEN
+    training |= dict(train_kwargs or {})
     if not network["adversary"] and isinstance(training["objectives"], Mapping):
         training["objectives"] = {name: w for name, w in training["objectives"].items() if name != "dar"}
     trained.train(max_epochs, enable_progress_bar=progress_bar, **training)
@@ -215,6 +232,8 @@ def _by_name(data: Any) -> dict[str, AnnData]:
 
     if isinstance(data, Mapping):
         studies = {str(key): adata for key, adata in data.items()}
+        if len(studies) < len(data):
+            raise ValueError(f"Two studies have one name: {[str(key) for key in data]}.")
     elif isinstance(data, list | tuple):
         studies = {str(i): adata for i, adata in enumerate(data)}
     else:
@@ -244,6 +263,8 @@ def _study(
 
     var = in_memory(adata.var)
     if checkpoint is None:
+        if gene_key not in (None, "index") and gene_key not in var:
+            raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {list(var.columns)}.")
         genes = gene_names(var, gene_key or "index", read_mapping(gene_mapping))
     else:
         tokens = match_genes(var, checkpoint.vocab, gene_key=gene_key, gene_mapping=gene_mapping).token_ids

@@ -157,8 +157,6 @@ class TokenDataModule(pl.LightningDataModule):
         Share of each cell's genes that are left out first.
     seed
         Of order, masks and ties.
-    drop_share
-        Share of each cell's genes that are left out first.
     expressed
         Whether to say which of all measured genes each cell expresses.
     accumulate
