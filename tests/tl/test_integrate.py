@@ -260,7 +260,6 @@ def test_files(cells, tmp_path):
 def test_real_cells(shared):
     adata = ad.read_h5ad(shared / "data" / "sc_mixology.h5ad")
     adata = adata[np.random.default_rng(0).permutation(adata.n_obs)[:300]].copy()
-    key = next(key for key in ("batch", "protocol", "platform", "tech") if key in adata.obs)
-    integrate(adata, batch_key=key, n_top_genes=300, max_epochs=3)
+    integrate(adata, n_top_genes=300, max_epochs=3)
     assert_unit(adata.obsm["X_scGPT"], (300, 16))
     sc.pp.neighbors(adata, use_rep="X_scGPT")
