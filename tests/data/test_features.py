@@ -96,9 +96,12 @@ def test_ties_do_not_depend_on_the_order_of_genes(matrix):
         assert variable_genes([forwards], n_genes) == variable_genes([backwards], n_genes)
 
 
-def test_genes_that_no_cell_expresses_come_last(matrix):
+@pytest.mark.parametrize("n_genes", [40, 41, 80])
+def test_genes_that_no_cell_expresses_come_last(matrix, n_genes):
     matrix[:, ::2] = 0
-    assert set(variable_genes([study(matrix)], 40)) == set(names("G", 80)[1::2])
+    genes = variable_genes([study(matrix), study(matrix)], n_genes)
+    assert len(genes) == n_genes
+    assert set(genes) >= set(names("G", 80)[1::2])
 
 
 def test_more_genes_than_there_are_is_all(matrix):
@@ -109,3 +112,14 @@ def test_a_study_without_any_value_has_no_favourites(matrix):
     empty = study(np.zeros((20, 80)))
     assert len(variable_genes([empty], 10)) == 10
     assert variable_genes([study(matrix), empty], 80) == names("G", 80)
+
+
+def test_no_gene_at_all_is_refused(matrix):
+    with pytest.raises(ValueError, match="At least one gene"):
+        variable_genes([study(matrix)], 0)
+
+
+def test_cells_and_batches_without_counts_do_no_harm(matrix):
+    matrix[:30] = 0
+    genes = variable_genes([study(matrix, np.arange(90) // 30)], 20)
+    assert genes == variable_genes([study(matrix[30:], np.arange(60) // 30)], 20)

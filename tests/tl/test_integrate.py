@@ -176,7 +176,7 @@ def test_a_model_that_is_given_stays_as_it_is(cells, golden):
 
 @pytest.mark.parametrize("part", ["batch_embedding", "adversary", "input_norm"])
 def test_parts_can_be_switched_off(cells, part):
-    integrate(cells, network_kwargs={part: "none" if part == "input_norm" else False})
+    integrate(cells, network_kwargs={part: None if part == "input_norm" else False})
     assert_unit(cells.obsm["X_scGPT"], (40, 16))
 
 
