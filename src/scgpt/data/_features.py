@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -53,7 +54,8 @@ def variable_genes(studies: Sequence[StudyExpression], n_genes: int) -> list[str
     In each batch the ``n_genes`` genes of highest dispersion are found by
     :func:`scanpy.pp.highly_variable_genes` on log-normalised values; counts are normalised and log-transformed
     first. Then genes are taken that are among them in most batches of all studies, and of these the ones of highest
-    mean dispersion. Batches of fewer than 10 cells have no say where there are larger ones.
+    mean dispersion. Batches of fewer than 10 cells have no say where there are larger ones. Genes that vary in no
+    batch come last.
 
     Parameters
     ----------
@@ -65,33 +67,49 @@ def variable_genes(studies: Sequence[StudyExpression], n_genes: int) -> list[str
     Returns
     -------
     Their names, in alphabetical order.
-    """
-    import scanpy as sc
 
-    tables = []
-    for study in studies:
-        sizes = np.bincount(study.batches)
-        large = sizes[study.batches] >= min(_MIN_CELLS, int(sizes.max()))
-        cells = AnnData(study.rows[large].astype(np.float32), var=pd.DataFrame(index=pd.Index(study.genes)))
-        cells.obs["batch"] = pd.Categorical(study.batches[large])
-        scale = study.scale
-        if scale == "counts":
-            sc.pp.normalize_total(cells)
-        if scale != "log-normalised":
-            sc.pp.log1p(cells)
-        sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars), batch_key="batch")
-        n_batches = cells.obs["batch"].nunique()
-        tables.append(
-            pd.DataFrame(
-                {
-                    "n_batches": cells.var["highly_variable_nbatches"],
-                    "dispersion": cells.var["dispersions_norm"].fillna(0) * n_batches,
-                    "weight": n_batches,
-                }
-            )
-        )
-    rating = pd.concat(tables).groupby(level=0).sum()
-    rating["dispersion"] /= rating["weight"]
+    Raises
+    ------
+    ValueError
+        When ``n_genes`` is below 1.
+    """
+    if n_genes < 1:
+        raise ValueError(f"At least one gene must be chosen, not {n_genes}.")
+    rating = pd.concat([_rate(study, n_genes) for study in studies]).groupby(level=0).sum(min_count=1)
+    rating["dispersion"] /= rating["weight"].clip(lower=1)
     # sort_index first: genes that tie are taken in alphabetical order, whatever that of the data
     best = rating.sort_index().sort_values(["n_batches", "dispersion"], ascending=False, kind="stable")
     return sorted(best.index[:n_genes])
+
+
+def _rate(study: StudyExpression, n_genes: int) -> pd.DataFrame:
+    """Return in how many batches of a study each gene is among the most variable, and the sum of its dispersions."""
+    import scanpy as sc
+
+    genes = pd.Index(study.genes)
+    rating = pd.DataFrame({"n_batches": 0, "dispersion": np.nan, "weight": 0}, index=genes)
+    sizes = np.bincount(study.batches)
+    large = np.flatnonzero(sizes >= max(1, min(_MIN_CELLS, int(sizes.max()))))
+    chosen = np.isin(study.batches, large)
+    cells, batches = (
+        AnnData(study.rows[chosen].astype(np.float32), var=pd.DataFrame(index=genes)),
+        study.batches[chosen],
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some cells have zero counts")  # the embedding tells of them
+        if study.scale == "counts":
+            sc.pp.normalize_total(cells)
+    if study.scale != "log-normalised":
+        sc.pp.log1p(cells)
+    for batch in large:
+        rows = sp.csr_matrix(cells.X)[batches == batch]
+        # Of what does not vary there is no dispersion, and scanpy fails where it finds none at all.
+        varies = np.flatnonzero(rows.max(axis=0).toarray().ravel() > rows.min(axis=0).toarray().ravel())
+        rating["weight"] += 1
+        if len(varies):
+            part = AnnData(rows[:, varies], var=pd.DataFrame(index=genes[varies]))
+            table = sc.pp.highly_variable_genes(part, n_top_genes=min(n_genes, len(varies)), inplace=False)
+            of_batch = table[["highly_variable", "dispersions_norm"]].astype(float).reindex(genes)
+            rating["n_batches"] += of_batch["highly_variable"].fillna(0).astype(int)
+            rating["dispersion"] = rating["dispersion"].add(of_batch["dispersions_norm"], fill_value=0)
+    return rating

@@ -92,7 +92,8 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
         try:
             expression[name] = study.expression()
         except ValueError as error:
-            error.add_note(f"This is study {name!r}.")
+            if name:
+                error.add_note(f"This is study {name!r}.")
             raise
     _check_shared({name: set(study.genes) for name, study in expression.items()})
     genes = variable_genes(list(expression.values()), n_genes)

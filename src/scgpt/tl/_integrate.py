@@ -143,7 +143,7 @@ def integrate(
 
     from ._provenance import record
 
-    studies = _by_name(data)
+    studies = _by_name(data, copy)
     if save is not None:
         check_target(Path(save))  # before the training, not after it
     if copy:
@@ -227,7 +227,7 @@ def integrate(
     )
 
 
-def _by_name(data: Any) -> dict[str, AnnData]:
+def _by_name(data: Any, copy: bool) -> dict[str, AnnData]:
     from scgpt.data import check_anndata
 
     if isinstance(data, Mapping):
@@ -242,7 +242,7 @@ def _by_name(data: Any) -> dict[str, AnnData]:
         raise ValueError("There is no data set to integrate.")
     for adata in studies.values():
         check_anndata(adata)
-        if adata.is_view and adata.isbacked:
+        if adata.is_view and adata.isbacked and not copy:
             raise ValueError("Results cannot be written into a view of a file; pass copy=True, or the whole file.")
     return studies
 
