@@ -158,7 +158,7 @@ class TestEmbeddings:
         assert (embed(query) * embed(reference)).sum(1).min() > 0.99
         whole = SCGPT.load_query_data(renamed.copy(), reference, mask_share=0.0)
         masked, whole = (state_of(m)["input_norm.running_mean"] for m in (query, whole))
-        torch.testing.assert_close(masked[2:], masked[:2], rtol=0, atol=0.15)
+        torch.testing.assert_close(masked[2:], masked[:2], rtol=0, atol=0.25)
         assert (whole[2:] - whole[:2]).abs().max() > 0.4  # statistics without hidden values are others
 
     def test_what_is_gathered_depends_on_cells_alone(self, build, cells):
