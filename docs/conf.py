@@ -67,11 +67,13 @@ nitpick_ignore: list[tuple[str, str]] = []  # links that cannot be made to work 
 intersphinx_mapping = {
     "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
     "lightning": ("https://lightning.ai/docs/pytorch/stable/", None),
+    "matplotlib": ("https://matplotlib.org/stable/", None),
     "mudata": ("https://mudata.readthedocs.io/stable/", None),
     "numpy": ("https://numpy.org/doc/stable/", None),
     "pandas": ("https://pandas.pydata.org/docs/", None),
     "python": ("https://docs.python.org/3", None),
     "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+    "scib-metrics": ("https://scib-metrics.readthedocs.io/en/stable/", None),
     "scipy": ("https://docs.scipy.org/doc/scipy/", None),
     "scvi": ("https://docs.scvi-tools.org/en/stable/", None),
     "torch": ("https://docs.pytorch.org/docs/stable/", None),
@@ -84,7 +86,7 @@ if os.environ.get("DOCS_OFFLINE"):
 
 # Public objects are defined in private modules, and a type annotation names those: link to the public page instead.
 xref_overrides = {}
-for namespace in ("data", "hub", "model", "nn", "tl"):
+for namespace in ("data", "hub", "metrics", "metrics.baselines", "model", "nn", "pl", "tl"):
     module = import_module(f"scgpt.{namespace}")
     for name in module.__all__:
         public = getattr(module, name)

@@ -49,6 +49,9 @@ def test_importing_with_the_interpreter_takes_under_half_a_second():
     [
         ("scgpt", HEAVY),
         ("scgpt.cli", HEAVY),
+        ("scgpt.metrics", HEAVY),
+        ("scgpt.metrics.baselines", HEAVY),
+        ("scgpt.pl", HEAVY),
         ("scgpt.tl", HEAVY),
         ("scgpt.nn", ("scvi", "anndata", "pandas", "scanpy", "numba", "lightning")),
         ("scgpt.data", ("scvi", "scanpy", "lightning")),

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy
 
 if TYPE_CHECKING:
-    from . import data, hub, model, module, nn, tl, train
+    from . import data, hub, metrics, model, module, nn, pl, tl, train
 
-__all__ = ["data", "hub", "model", "module", "nn", "tl", "train"]
+__all__ = ["data", "hub", "metrics", "model", "module", "nn", "pl", "tl", "train"]
 
 
 def _refuse_the_authors_package() -> None:
