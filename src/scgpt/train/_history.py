@@ -37,7 +37,10 @@ class EpochMeans:
 
 def history_to_plain(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:
     """Return a history of scvi-tools' logger as values by epoch."""
-    return {name: {int(i): float(value) for i, value in frame[name].items()} for name, frame in history.items()}
+    return {
+        name: dict(zip(frame.index.tolist(), frame[name].astype(float).tolist(), strict=True))
+        for name, frame in history.items()
+    }
 
 
 def log_again(logger: Any, history: Mapping[str, Mapping[int, float]]) -> None:
