@@ -113,8 +113,9 @@ class ScGPTNetwork(nn.Module):
             self.input_norm = DomainNorm(c.n_batches, d)
         self.layers = nn.ModuleList(TransformerLayer(c) for _ in range(c.n_layers))
 
+        self.gep: ExpressionHead | AffineExpressionHead
         if c.gep_bins:
-            self.gep: nn.Module = BinnedExpressionHead(d + d_context, d, c.zero, c.gep_bins)
+            self.gep = BinnedExpressionHead(d + d_context, d, c.zero, c.gep_bins)
         else:
             expression = ExpressionHead if c.expression == "mlp" else AffineExpressionHead
             self.gep = expression(d + d_context, d, c.zero)

@@ -40,7 +40,7 @@ class Lora:
     rank: int = 8
     alpha: int | None = None
     dropout: float = 0.0
-    target: str | tuple[str, ...] = ("qkv", "out")
+    target: Iterable[str] = ("qkv", "out")
 
     def __post_init__(self) -> None:
         target = (self.target,) if isinstance(self.target, str) else tuple(self.target)

@@ -38,7 +38,7 @@ class EpochMeans:
 def history_to_plain(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:
     """Return a history of scvi-tools' logger as values by epoch."""
     return {
-        name: {i: float(value) for i, value in zip(frame.index.tolist(), frame[name], strict=True)}
+        name: dict(zip(frame.index.tolist(), frame[name].astype(float).tolist(), strict=True))
         for name, frame in history.items()
     }
 
