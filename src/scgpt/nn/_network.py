@@ -229,7 +229,7 @@ class ScGPTNetwork(nn.Module):
             if "perturb_gep" in heads:
                 out["perturb_gep"] = self.gep(x_TC, batch.values)
             if of_tokens:
-                out["zero"] = self.gep.probability(x_TC)  # type: ignore[operator]
+                out["zero"] = self.gep.probability(x_TC)
         if self.gepc is None:
             return out
         cell_context = None if context_TD is None else context_TD[batch.first]
