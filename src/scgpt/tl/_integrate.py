@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from scgpt.hub import Checkpoint
     from scgpt.model import SCGPT
 
-# Chosen on kang_8donors, see benchmarks/integration.py. A network of this size learns nothing in minutes unless half
-# the genes are dropped from each cell and it is asked which of all genes the cell expresses (the values of shallow
-# data, most of them 1, say little); that loss is a mean over genes, hence the weight.
+# Chosen on training cells of kang_8donors. What helps there: normalising each batch apart, and asking the cell embedding
+# which of all genes the cell expresses, for the values of shallow data, most of them 1, say little (that loss is a mean
+# over genes, hence its weight). Half the genes are dropped because it learns as much from an epoch in 40 % of the time.
 FROM_SCRATCH: dict[str, Any] = {
     "network": {"norm": "pre", "zero": True, "dropout": 0.0},
     "training": {
