@@ -95,14 +95,14 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
             if name:
                 error.add_note(f"This is study {name!r}.")
             raise
-    _check_shared({name: set(study.genes) for name, study in expression.items()})
+    _check_shared({name: set(own.genes) for name, own in expression.items()})
     genes = variable_genes(list(expression.values()), n_genes)
     blocks: list[sp.csr_matrix] = []
     measured: dict[str, NDArray[np.bool_]] = {}
-    for name, study in expression.items():
-        column_of = pd.Index(study.genes).get_indexer(pd.Index(genes))
+    for name, own in expression.items():
+        column_of = pd.Index(own.genes).get_indexer(pd.Index(genes))
         known = column_of >= 0
-        blocks.append(_columns(study.rows, column_of))
+        blocks.append(_columns(own.rows, column_of))
         for batch in studies[name].batches.unique():
             measured[batch] = measured.get(batch, np.ones(len(genes), bool)) & known
     batches = pd.concat([study.batches for study in studies.values()]).to_numpy()
@@ -111,7 +111,7 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
         obs=pd.DataFrame({batch_key: pd.Categorical(batches)}, index=_names(studies)),
         var=pd.DataFrame(index=pd.Index(genes)),
     )
-    joint.uns["scale"] = {name: study.scale for name, study in expression.items()}
+    joint.uns["scale"] = {name: own.scale for name, own in expression.items()}
     joint.varm[MEASURED] = pd.DataFrame(measured, index=joint.var_names)
     return joint
 
