@@ -132,8 +132,13 @@ def test_a_saved_model_embeds_new_cells_of_its_batches(cells, tmp_path):
     new.obs["batch"] = "c"
     with pytest.raises(ValueError, match=r"not trained on: \['c'\]"):
         model.get_latent_representation(new, progress_bar=False)
-    query = SCGPT.load_query_data(new, tmp_path / "model", mask_share=0.0, drop_share=0.75)
-    assert np.isfinite(query.get_latent_representation(progress_bar=False)).all()
+    one, other = (
+        SCGPT.load_query_data(new.copy(), tmp_path / "model", mask_share=0.0, drop_share=share) for share in (0.75, 0.0)
+    )
+    of_query = one.get_latent_representation(progress_bar=False)
+    assert_unit(of_query, (3, 16))
+    # The statistics of the new batch are those of cells with dropped genes.
+    assert not np.allclose(of_query, other.get_latent_representation(progress_bar=False), atol=1e-3)
     # On from the folder, for other batches.
     integrate(cells[:, ::-1].copy(), model=tmp_path / "model")
     with pytest.raises(FileExistsError, match="already exists"):
