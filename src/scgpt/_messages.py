@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection
 from pathlib import Path
 
-logger = logging.getLogger("scgpt")
+logger = logging.getLogger("scgpt.messages")
 
 _HERE = str(Path(__file__).parent)
 
@@ -18,7 +18,7 @@ def warn_user(message: str) -> None:
 
 
 def inform(message: str) -> None:
-    """Tell the user what was found or decided, by the logger ``scgpt``; visible unless it was configured otherwise."""
+    """Tell the user what was found or decided, by the logger ``scgpt.messages``; visible unless it was configured otherwise."""
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
         if not logger.hasHandlers():

@@ -163,4 +163,5 @@ def measured_by(adata: AnnData, measured_key: str | None, batches: Sequence[Any]
     if measured_key is None or measured_key not in adata.varm:
         return None
     table: Any = adata.varm[measured_key]
-    return table.set_axis(table.columns.astype(str), axis=1)[[str(batch) for batch in batches]].to_numpy().T
+    named = table.set_axis(table.columns.astype(str), axis=1)
+    return named.reindex(columns=[str(batch) for batch in batches], fill_value=True).to_numpy().T

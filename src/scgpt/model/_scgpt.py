@@ -191,8 +191,6 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             When a cell lacks its batch or label, no gene or cell has a condition, or a GMT file is damaged.
         """
         check_anndata(adata)
-        if measured_key is not None and kwargs.get("source_registry") is not None and measured_key not in adata.varm:
-            measured_key = None  # another data set than the one of the registry; it measured all its genes
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)
@@ -206,7 +204,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             if column is not None and (missing := int(adata.obs[column].isna().sum())):
                 what = key.removesuffix("_key").removesuffix("s")
                 raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; fill or drop them.")
-        if measured_key is not None:
+        # Another data set than the one of the registry may have measured all its genes.
+        if measured_key is not None and (measured_key in adata.varm or kwargs.get("source_registry") is None):
             check_measured(adata, measured_key, batch_key)
         manager = AnnDataManager(
             fields=[

@@ -192,6 +192,10 @@ class TrainingMixin:
             "vocabulary": _digest("\n".join(self.tokenizer.vocab)),
             "cells": _digest("\n".join(self.adata.obs_names[split.train])),
             "conditions": cells.conditions.digest(split.train) if cells.conditions else None,
+            # the schedule that depends on it
+            "max_epochs": max_epochs if (plan_kwargs or {}).get("schedule") == "cosine" else None,
+            "precision": str(trainer_kwargs.get("precision", 32)),
+            "gradient_clip_val": trainer_kwargs.get("gradient_clip_val", 1.0),
             "batch_size": batch_size,
             "mask_share": mask_share,
             "drop_share": drop_share,

@@ -102,8 +102,8 @@ class Zero(Objective):
         if batch.expressed is not None:
             measured = ~batch.expressed.isnan()
             expressed = self.needed("expressed", out.expressed)
-            nll = bernoulli_nll(expressed[measured], batch.expressed[measured])
-            return nll.sum() / max(1, len(nll))
+            nll = bernoulli_nll(expressed, batch.expressed.nan_to_num()).masked_fill(~measured, 0)
+            return (nll.sum(1) / measured.sum(1).clamp(min=1)).mean()
         loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
         return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 # Of the embeddings at the start. The layer norm that follows makes their scale meaningless but for how far a step of
 # the optimiser turns them: with torch's own 1.0 a small data set is over before genes have moved.
-_INITIAL_STD = 0.02
+INITIAL_STD = 0.02
 
 
 class NormedEmbedding(nn.Module):
@@ -21,7 +21,7 @@ class NormedEmbedding(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(n_rows, d_model)
         self.norm = nn.LayerNorm(d_model)
-        nn.init.normal_(self.embedding.weight, std=_INITIAL_STD)
+        nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
         self.n_fixed = 0
 
     def forward(self, ids: Tensor) -> Tensor:

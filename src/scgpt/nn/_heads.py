@@ -14,6 +14,11 @@ def _expression_mlp(d_in: int, d_model: int, d_out: int = 1) -> nn.Sequential:
     )
 
 
+def _probability(logits: Tensor) -> Tensor:
+    # In bfloat16 all above 0.998 would be 1, and a wrong answer there without a gradient.
+    return torch.sigmoid(logits.float())
+
+
 class ExpressionHead(nn.Module):
     """Expression of each gene from its own output, with the probability that it is expressed on request."""
 
@@ -29,7 +34,7 @@ class ExpressionHead(nn.Module):
     def probability(self, x_TC: Tensor) -> Tensor:
         """Map ``(T, C)`` outputs to the ``(T,)`` probability that the gene is expressed."""
         assert self.expressed is not None  # the network asks only where the config has it on
-        return torch.sigmoid(self.expressed(x_TC).squeeze(-1))
+        return _probability(self.expressed(x_TC).squeeze(-1))
 
 
 class BinnedExpressionHead(ExpressionHead):
@@ -98,12 +103,12 @@ class CellPromptedHead(nn.Module):
     def probability(self, gene_TQ: Tensor, cell_TC: Tensor) -> Tensor:
         """As :meth:`forward`, for the ``(T,)`` probability that the gene is expressed."""
         assert self.expressed is not None
-        return torch.sigmoid((self.expressed(torch.sigmoid(self.query(gene_TQ))) * cell_TC).sum(-1))
+        return _probability((self.expressed(torch.sigmoid(self.query(gene_TQ))) * cell_TC).sum(-1))
 
     def probabilities(self, gene_GQ: Tensor, cell_BC: Tensor) -> Tensor:
         """Map ``(G, Q)`` genes and ``(B, C)`` cells to the ``(B, G)`` probabilities for each pair."""
         assert self.expressed is not None
-        return torch.sigmoid(cell_BC @ self.expressed(torch.sigmoid(self.query(gene_GQ))).T)
+        return _probability(cell_BC @ self.expressed(torch.sigmoid(self.query(gene_GQ))).T)
 
 
 class Classifier(nn.Sequential):

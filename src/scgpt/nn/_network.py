@@ -13,7 +13,7 @@ from scgpt._token_batch import TokenBatch
 
 from ._config import HEADS, ScGPTConfig
 from ._domain_norm import EPS, DomainNorm
-from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
+from ._embeddings import INITIAL_STD, CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
 from ._heads import (
     Adversary,
     AffineExpressionHead,
@@ -103,6 +103,10 @@ class ScGPTNetwork(nn.Module):
         )
         # A bag sums as it reads: the embeddings of all conditions of all tokens would not fit into memory.
         self.conditions = nn.EmbeddingBag(c.n_conditions, d, mode="sum", padding_idx=0) if c.n_conditions else None
+        if self.conditions is not None:
+            # A token may stand under dozens, whose sum must not drown its gene at the start.
+            nn.init.normal_(self.conditions.weight, std=INITIAL_STD)
+            nn.init.zeros_(self.conditions.weight[0])
         self.flags = nn.Embedding(c.n_flags, d) if c.n_flags else None
         self.batches = NormedEmbedding(c.n_batches, d) if c.batch_embedding else None
         self.modalities = NormedEmbedding(c.n_modalities, d) if c.n_modalities else None

@@ -108,7 +108,7 @@ def embed(
         adata,
         key_added,
         function="scgpt.tl.embed",
-        model=model,
+        report=model.load_report,
         layer=model.layer_of(layer),
         gene_key=match.key,
         max_length=model.tokenizer.max_length if max_length is None else max_length,

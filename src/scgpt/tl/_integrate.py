@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,12 +144,18 @@ def integrate(
 
     from ._provenance import record
 
+    train_kwargs = dict(train_kwargs or {})
+    if own := sorted({"max_epochs", "enable_progress_bar", "seed"} & set(train_kwargs)):
+        raise ValueError(f"Pass {', '.join(own)} to integrate itself (progress_bar for enable_progress_bar).")
     studies = _by_name(data, copy)
+    layer = None if layer == "X" else layer
     if save is not None:
         check_target(Path(save))  # before the training, not after it
     if copy:
         studies = {key: a.to_memory(copy=True) if a.isbacked else a.copy() for key, a in studies.items()}
     checkpoint = None if model is None else SCGPT.checkpoint_of(model)
+    if checkpoint is not None:
+        _check_kind(checkpoint, network_kwargs or {})
     parts = {
         key: _study(key, adata, batch_key, layer, gene_key, gene_mapping, checkpoint) for key, adata in studies.items()
     }
@@ -189,16 +196,21 @@ def integrate(
     if max_epochs is None:
         max_epochs = recipe.get("max_epochs") or _epochs(recipe["cells_seen"], joint.n_obs)
     # Without types there is nothing to keep cells away from; and a batch's statistics are those of cells trained on.
-    training = {"train_size": 1.0, "seed": seed} | recipe["training"]
+    training = {"train_size": 1.0, "seed": seed} | deepcopy(recipe["training"])
     if checkpoint is None and include_zeros:
         training |= HIDDEN
-    training |= dict(train_kwargs or {})
-    if not network["adversary"] and isinstance(training["objectives"], Mapping):
-        training["objectives"] = {name: w for name, w in training["objectives"].items() if name != "dar"}
+    training["plan_kwargs"] |= train_kwargs.pop("plan_kwargs", {})
+    training |= train_kwargs
+    if "objectives" not in train_kwargs:
+        heads = trained.module.network.config.heads
+        training["objectives"] = {n: w for n, w in training["objectives"].items() if n in heads or n == "ecs"}
     trained.train(max_epochs, enable_progress_bar=progress_bar, **training)
     if save is not None:
         trained.save(save)
 
+    report = trained.load_report
+    if report is not None and checkpoint is not None:
+        report = replace(report, sha256=checkpoint.report.sha256)  # of the weights that it started from
     embedding = trained.get_latent_representation(progress_bar=progress_bar)
     start = 0
     for key, adata in studies.items():
@@ -208,7 +220,7 @@ def integrate(
             adata,
             key_added,
             function="scgpt.tl.integrate",
-            model=trained,
+            report=report,
             batch_key=batch_key,
             layer=layer or "X",
             scale=joint.uns["scale"][key],
@@ -222,9 +234,22 @@ def integrate(
         )
     if not copy:
         return None
-    return (
-        list(studies.values()) if isinstance(data, Sequence) else studies if isinstance(data, Mapping) else studies[""]
-    )
+    if isinstance(data, Mapping):
+        return dict(zip(data, studies.values(), strict=True))
+    return list(studies.values()) if isinstance(data, Sequence) else studies[""]
+
+
+def _check_kind(checkpoint: Checkpoint, changes: Mapping[str, Any]) -> None:
+    """Raise for a model of another task, whose parts need what an integration does not give them."""
+    config = checkpoint.config
+    others = {"expression": ("affine", "mlp"), "n_conditions": (None, 0), "n_modalities": (None, 0)}
+    for name, (unfit, fit) in others.items():
+        value = changes.get(name, getattr(config, name))
+        if value == unfit or (unfit is None and value):
+            raise ValueError(
+                f"This model has {name}={value!r}, for which an integration has no data. Pass "
+                f"network_kwargs={{{name!r}: {fit!r}}} to integrate without."
+            )
 
 
 def _by_name(data: Any, copy: bool) -> dict[str, AnnData]:

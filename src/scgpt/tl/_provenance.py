@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scgpt.model import SCGPT
+    from scgpt.hub import LoadReport
 
 
-def record(adata: AnnData, key: str, *, function: str, model: SCGPT, **parameters: Any) -> None:
+def record(adata: AnnData, key: str, *, function: str, report: LoadReport | None, **parameters: Any) -> None:
     """Write ``.uns["scgpt"][key]``: how a result came about.
 
     Parameters
@@ -22,12 +22,11 @@ def record(adata: AnnData, key: str, *, function: str, model: SCGPT, **parameter
         Where the result stands.
     function
         Name of the verb.
-    model
-        What it was made with.
+    report
+        Where the weights that it was made with came from; None if they were trained from scratch.
     **parameters
         Anything else, as values that an h5ad file can hold.
     """
-    report = model.load_report
     everything = dict(adata.uns.get("scgpt", {}))
     everything[key] = {
         "function": function,

@@ -116,14 +116,14 @@ class ScGPTTrainingPlan(TrainingPlan):
         losses = self._losses(batch, "training")
         self._epoch.add(_values(losses, "train"), batch.n_cells)
         if not isinstance(batch, PartOfStep):
-            # Where training gathers statistics alone, nothing has a gradient, and Lightning still goes backward.
-            return losses.loss if losses.loss.requires_grad else losses.loss.requires_grad_()
+            return _with_gradient(losses.loss)
         assert losses.extra_metrics is not None
         parts = [
             objective.weight * batch.share(objective.mean_over(batch)) * losses.extra_metrics[objective.name]
             for objective in self.module.objectives
         ]
-        return torch.stack(parts).sum() * self.trainer.accumulate_grad_batches  # by which Lightning divides
+        # times that by which Lightning divides
+        return _with_gradient(torch.stack(parts).sum() * self.trainer.accumulate_grad_batches)
 
     def on_train_epoch_start(self) -> None:
         """Begin new means."""
@@ -189,6 +189,11 @@ def _values(losses: LossOutput, mode: str) -> dict[str, float]:
     values |= {f"{name}_{mode}": loss for name, loss in (losses.extra_metrics or {}).items()}
     # One transfer from the device for all.
     return dict(zip(values, torch.stack([x.detach().float() for x in values.values()]).tolist(), strict=True))
+
+
+def _with_gradient(loss: torch.Tensor) -> torch.Tensor:
+    # Where training gathers statistics alone, nothing has a gradient, and Lightning still goes backward.
+    return loss if loss.requires_grad else loss.requires_grad_()
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
