@@ -148,6 +148,21 @@ class TestEmbeddings:
         assert np.array_equal(embed(ours), embed(again))
         assert rows_that_moved(state_of(ours), state_of(again)) == set()
 
+    def test_shares_are_those_of_the_reference(self, build, cells, tmp_path):
+        reference = build(input_norm="domain", dropout=0.0)
+        reference.train(1, mask_share=0.0, drop_share=0.5, enable_progress_bar=False)
+        reference.save(tmp_path / "model")
+        shares = {"mask_share": 0.0, "drop_share": 0.5}
+        renamed = reference.adata.copy()
+        renamed.obs["batch"] = [f"new {b}" for b in renamed.obs["batch"]]
+        statistics = []
+        for given, kwargs in ((tmp_path / "model", {}), (reference, shares), (reference, {"drop_share": 0.0})):
+            query = SCGPT.load_query_data(renamed.copy(), given, **kwargs)
+            statistics.append(state_of(query)["input_norm.running_mean"])
+            assert query.shares == shares | kwargs
+        assert torch.equal(statistics[0], statistics[1])
+        assert not torch.equal(statistics[1], statistics[2])
+
     def test_statistics_of_a_new_batch_are_there_at_once(self, build, cells):
         """Cells of the reference under a new name get nearly the statistics that training gave the old one."""
         reference = build(input_norm="domain", dropout=0.0)

@@ -29,6 +29,7 @@ class PersistenceMixin:
     tokenizer: Tokenizer
     load_report: LoadReport | None
     registry_: dict[str, Any]
+    shares: dict[str, float]
     adata: AnnData | None
 
     @classmethod
@@ -139,6 +140,7 @@ class PersistenceMixin:
             tokenizer=self.tokenizer,
             report=report,
             registry=_encode(self.registry_),
+            shares=self.shares,
         )
 
     @classmethod

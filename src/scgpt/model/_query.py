@@ -41,8 +41,8 @@ class QueryMixin:
         reference_model: Self | str | Path,
         *,
         unfrozen: bool = False,
-        mask_share: float = 0.4,
-        drop_share: float = 0.0,
+        mask_share: float | None = None,
+        drop_share: float | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
     ) -> Self:
@@ -71,10 +71,11 @@ class QueryMixin:
         unfrozen
             Let training move everything.
         mask_share
-            Share of values that was hidden when the reference was trained. Its statistics are those of cells with
-            hidden values; statistics of whole cells would set the new batches apart.
+            Share of values that was hidden when the reference was trained; by default as its checkpoint says, else
+            0.4. Its statistics are those of cells with hidden values; statistics of whole cells would set the new
+            batches apart.
         drop_share
-            Share of genes that was dropped when the reference was trained, likewise.
+            Share of genes that was dropped when the reference was trained, likewise; else 0.
         accelerator
             As in Lightning.
         device
@@ -115,15 +116,21 @@ class QueryMixin:
         config, weights = checkpoint.config, checkpoint.state_dict
         if _knows_batches(config):
             config, weights = add_batches(config, weights, len(new))
+        shares = {"mask_share": 0.4, "drop_share": 0.0} | checkpoint.shares
+        shares |= {k: v for k, v in (("mask_share", mask_share), ("drop_share", drop_share)) if v is not None}
         checkpoint = replace(
-            checkpoint, config=config, state_dict=weights, report=checkpoint.report.of_query(str(b) for b in new)
+            checkpoint,
+            shares=shares,
+            config=config,
+            state_dict=weights,
+            report=checkpoint.report.of_query(str(b) for b in new),
         )
         model = cls._from_checkpoint(checkpoint, adata, None, accelerator, device)  # type: ignore[attr-defined]
         model.is_trained_ = reference.is_trained
         if not unfrozen:
             fix_all_but_new_batches(model.module.network, len(known))
         if config.input_norm == "domain":
-            gather_statistics(model.module.network, model._new_cells(len(known), mask_share, drop_share))
+            gather_statistics(model.module.network, model._new_cells(len(known), **shares))
         logger.info("%s", model.load_report)
         return model
 

@@ -92,6 +92,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             )
         super().__init__(adata, registry)
         self.load_report: LoadReport | None = None
+        self.shares = {} if checkpoint is None else dict(checkpoint.shares)
         if checkpoint is None:
             # A categorical value embedding has rows for the bins, then one each for <cls> and for the mask.
             categorical = network.get("value_encoder") == "categorical"

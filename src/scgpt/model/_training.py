@@ -49,6 +49,7 @@ class TrainingMixin:
     module: ScGPTModule
     tokenizer: Tokenizer
     load_report: LoadReport | None
+    shares: dict[str, float]
     is_trained: bool
     registry: dict[str, Any]
     adata: AnnData | None
@@ -61,8 +62,8 @@ class TrainingMixin:
         *,
         lr: float | None = None,
         batch_size: int = 32,
-        mask_share: float = 0.4,
-        drop_share: float = 0.0,
+        mask_share: float | None = None,
+        drop_share: float | None = None,
         objectives: Iterable[str | Objective] | Mapping[str, Any] | None = None,
         ties: Literal["middle", "spread"] = "middle",
         freeze: Iterable[str] = (),
@@ -94,9 +95,9 @@ class TrainingMixin:
         batch_size
             Cells of a step.
         mask_share
-            Share of each cell's genes whose values are hidden.
+            Share of each cell's genes whose values are hidden; 0.4 by default.
         drop_share
-            Share of each cell's genes that are left out of its tokens first. Steps take less time, and what is asked
+            Share of each cell's genes that are left out of its tokens first; 0 by default. Steps take less time, and what is asked
             of the cell embedding (``zero``) can no longer be read off the input.
         objectives
             Names, names with weights, or names with settings (see :func:`scgpt.module.make_objectives`); by default
@@ -167,6 +168,10 @@ class TrainingMixin:
             warn_user("lora adapts weights that were trained; those of this model are random.")
         accumulate = trainer_kwargs.get("accumulate_grad_batches") or 1
         tokenizer = replace(self.tokenizer, ties=ties)
+        # What load_query_data left to train goes on under the conditions that the model was trained under.
+        usual = {"mask_share": 0.4, "drop_share": 0.0} | (self.shares if n_fixed is not None else {})
+        mask_share = usual["mask_share"] if mask_share is None else mask_share
+        drop_share = usual["drop_share"] if drop_share is None else drop_share
         split = split_cells(self.adata.n_obs, train_size, validation_size, seed)
         cells = self._registered_cells()
         data = self._data_splitter_cls(
@@ -228,6 +233,7 @@ class TrainingMixin:
                 self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
             )
             runner()
+        self.shares = {"mask_share": mask_share, "drop_share": drop_share}
         if self.load_report is not None:
             self.load_report = self.load_report.fine_tuned()
 
