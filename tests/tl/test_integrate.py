@@ -236,6 +236,15 @@ def test_bad_input_is_named(cells, make, kwargs, error, message):
         integrate(make(cells), **kwargs)
 
 
+def test_numbered_batches_are_known_again(cells, tmp_path):
+    cells.obs["batch"] = (cells.obs["batch"] == "a").astype(int)
+    integrate(cells, save=tmp_path / "model")
+    model = SCGPT.load(tmp_path / "model", adata=False)
+    chosen = cells[:, list(cells.uns["scgpt"]["X_scGPT"]["genes"])].copy()
+    again = model.get_latent_representation(chosen, progress_bar=False)
+    np.testing.assert_allclose(again, cells.obsm["X_scGPT"], atol=1e-5)
+
+
 def test_mudata_is_refused(cells):
     with pytest.raises(TypeError, match=r"mdata\['rna'\]"):
         integrate(MuData({"rna": cells}))

@@ -234,7 +234,8 @@ class EmbeddingMixin:
         column, known = state["original_key"], pd.Index(state["categorical_mapping"])
         if column not in adata.obs:
             raise KeyError(f"This model normalises each batch apart: .obs[{column!r}] must name each cell's batch.")
-        labels = known.get_indexer(pd.Index(adata.obs[column]))
+        # Numbers that name batches are known again as text, which integrate makes of them.
+        labels = known.astype(str).get_indexer(pd.Index(adata.obs[column].astype(str)))
         if (labels < 0).any():
             strange = sorted(set(adata.obs[column][labels < 0].astype(str)))
             raise ValueError(
