@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ._rows import rows
+
 # The authors' value (2**-14 rounded, the smallest normal float16).
 EPS = 6.1e-5
 
@@ -43,14 +45,14 @@ class DomainNorm(nn.Module):
             zeros_GD = x_TD.new_zeros(n_domains, x_TD.shape[1], dtype=torch.float32)
             x32_TD = x_TD.float()
             mean_GD = zeros_GD.index_add(0, domain_T, x32_TD) / divisor_G1
-            centred_TD = x32_TD - mean_GD[domain_T]
+            centred_TD = x32_TD - rows(mean_GD, domain_T)
             var_GD = zeros_GD.index_add(0, domain_T, centred_TD.square()) / divisor_G1
             self._update(mean_GD.detach(), var_GD.detach(), count_G1)
             if self.n_fixed:
                 mean_GD = torch.cat([self.running_mean[: self.n_fixed], mean_GD[self.n_fixed :]])
                 var_GD = torch.cat([self.running_var[: self.n_fixed], var_GD[self.n_fixed :]])
         scale_GD = torch.rsqrt(var_GD + self.eps)
-        return ((x_TD - mean_GD[domain_T]) * scale_GD[domain_T]).to(x_TD.dtype)
+        return ((x_TD - rows(mean_GD, domain_T)) * rows(scale_GD, domain_T)).to(x_TD.dtype)
 
     @torch.no_grad()
     def _update(self, mean_GD: Tensor, var_GD: Tensor, count_G1: Tensor) -> None:

@@ -22,6 +22,7 @@ from ._heads import (
     Classifier,
     ExpressionHead,
 )
+from ._rows import rows
 from ._transformer import TransformerLayer
 
 # Letters at the end of a name are its shape: T tokens, B cells, D model width, C width with the context of batch and
@@ -196,7 +197,7 @@ class ScGPTNetwork(nn.Module):
         parts = []
         if self.batches is not None:
             assert batch.batch_labels is not None
-            parts.append(self.batches(batch.batch_labels)[batch.cell_of_token])
+            parts.append(rows(self.batches(batch.batch_labels), batch.cell_of_token))
         if self.modalities is not None:
             parts.append(self.modalities(batch.modality_ids))
         return sum(parts) if parts else None
@@ -239,7 +240,7 @@ class ScGPTNetwork(nn.Module):
         cell_context = None if context_TD is None else context_TD[batch.first]
         cells_BC = cells_BD if cell_context is None else torch.cat([cells_BD, cell_context], dim=1)
         if "gepc" in heads or of_tokens:
-            cell_TC = cells_BC[batch.cell_of_token]
+            cell_TC = rows(cells_BC, batch.cell_of_token)
             gene_TQ = with_context(genes_TD) if self.modalities is not None else genes_TD
             if "gepc" in heads:
                 out["gepc"] = self.gepc(gene_TQ, cell_TC)
