@@ -397,3 +397,21 @@ class TestWrongInput:
         SCGPT.setup_anndata(counts, batch_key="batch", labels_key="label")
         with pytest.raises(KeyError, match="does not go with labels such as"):
             SCGPT.load_query_data(cells, SCGPT(counts, **TINY, **OF_BATCHES))
+
+
+def test_conditions_of_the_query_are_those_of_the_reference(counts):
+    counts.obs["drug"] = pd.Categorical(np.resize(["ifn", "none"], counts.n_obs))
+    reference, query = counts[:80].copy(), counts[80:].copy()
+    query.obs["batch"] = "c"
+    SCGPT.setup_anndata(reference, batch_key="batch", gene_conditions={"some": ["GENE1"]}, cell_conditions="drug")
+    model = SCGPT(reference, **TINY, **OF_BATCHES)
+    model.train(1, enable_progress_bar=False)
+    surgery = SCGPT.load_query_data(query, model)
+    assert torch.equal(surgery.module.network.conditions.weight, model.module.network.conditions.weight)
+    assert (embed(surgery, reference) == embed(model)).all()
+    before = embed(surgery)
+    query.obs["drug"] = query.obs["drug"].cat.rename_categories({"ifn": "none", "none": "ifn"})
+    assert not np.allclose(embed(surgery, query), before, atol=1e-3)
+    query.obs["drug"] = query.obs["drug"].cat.rename_categories({"ifn": "tnf"})
+    with pytest.raises(ValueError, match=r"conditions that the model was not trained on: tnf"):
+        SCGPT.load_query_data(query, model)

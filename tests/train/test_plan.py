@@ -91,7 +91,7 @@ def test_gradients_are_clipped(model):
     assert gradient_norms(model, gradient_clip_val=0.01) == pytest.approx(0.01, rel=1e-4)
 
 
-def test_bfloat16_stays_close_to_float32(counts):
+def test_bfloat16_stays_close_to_float32_and_is_chosen_where_the_device_has_it(counts, monkeypatch):
     def losses(**settings) -> np.ndarray:
         SCGPT.setup_anndata(counts)
         model = SCGPT(counts, d_model=8, n_layers=1, n_heads=2)
@@ -102,6 +102,9 @@ def test_bfloat16_stays_close_to_float32(counts):
     whole, half = losses(), losses(precision="bf16-mixed")
     assert (whole != half).any()
     assert half == pytest.approx(whole, rel=0.01)
+    assert (losses(precision="32-true") == whole).all()
+    monkeypatch.setattr("scgpt.model._training.resolve_precision", lambda device, precision: "bfloat16")
+    assert (losses() == half).all()
 
 
 def test_logged_loss_is_the_mean_over_cells(model):

@@ -14,6 +14,7 @@ import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
+from scvi.model._utils import parse_device_args
 from scvi.train import SaveCheckpoint
 from torch import nn
 
@@ -36,6 +37,7 @@ from scgpt.train import (
     split_cells,
 )
 
+from ._embedding import resolve_precision
 from ._query import check_surgery
 
 
@@ -76,6 +78,7 @@ class TrainingMixin:
         seed: int | None = None,
         accelerator: str = "auto",
         devices: int | list[int] = 1,
+        precision: str | int = "auto",
         plan_kwargs: Mapping[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -97,8 +100,8 @@ class TrainingMixin:
         mask_share
             Share of each cell's genes whose values are hidden; 0.4 by default.
         drop_share
-            Share of each cell's genes that are left out of its tokens first; 0 by default. Steps take less time, and what is asked
-            of the cell embedding (``zero``) can no longer be read off the input.
+            Share of each cell's genes that are left out of its tokens first; 0 by default. Steps take less time, and
+            what is asked of the cell embedding (``zero``) can no longer be read off the input.
         objectives
             Names, names with weights, or names with settings (see :func:`scgpt.module.make_objectives`); by default
             ``gep`` and, where the network has it, ``gepc``.
@@ -129,11 +132,13 @@ class TrainingMixin:
             As in Lightning.
         devices
             The one device to train on: 1, or a list with its number.
+        precision
+            As in Lightning, or ``"auto"``: ``"bf16-mixed"`` on GPUs that have bfloat16, else ``"32-true"``.
         plan_kwargs
             For :class:`~scgpt.train.ScGPTTrainingPlan`: ``schedule``, ``warmup_steps``, ``weight_decay``, ...
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`: ``gradient_clip_val`` (1 by default), ``precision="bf16-mixed"``,
-            ``accumulate_grad_batches`` (see :class:`~scgpt.train.ScGPTTrainingPlan`), ``callbacks``, ...
+            For :class:`scvi.train.Trainer`: ``gradient_clip_val`` (1 by default), ``accumulate_grad_batches`` (see
+            :class:`~scgpt.train.ScGPTTrainingPlan`), ``callbacks``, ...
 
         Raises
         ------
@@ -154,6 +159,9 @@ class TrainingMixin:
             raise ValueError(f"devices={devices!r}: training on several devices is not supported yet; pass 1.")
         if any(isinstance(callback, SaveCheckpoint) for callback in trainer_kwargs.get("callbacks", [])):
             raise ValueError("SaveCheckpoint cannot be resumed from; pass checkpoints='folder' instead.")
+        if precision == "auto":
+            device = parse_device_args(accelerator, devices, return_device="torch", validate_single_device=True)[-1]
+            precision = "bf16-mixed" if resolve_precision(device, "auto") == "bfloat16" else "32-true"
         seed = (settings.seed or 0) if seed is None else seed
         chosen = default_objectives(self.module.network.config) if objectives is None else make_objectives(objectives)
         self._check_objectives(chosen)
@@ -199,7 +207,7 @@ class TrainingMixin:
             "conditions": cells.conditions.digest(split.train) if cells.conditions else None,
             # the schedule that depends on it
             "max_epochs": max_epochs if (plan_kwargs or {}).get("schedule") == "cosine" else None,
-            "precision": str(trainer_kwargs.get("precision", 32)),
+            "precision": str(precision),
             "gradient_clip_val": trainer_kwargs.get("gradient_clip_val", 1.0),
             "batch_size": batch_size,
             "mask_share": mask_share,
@@ -230,7 +238,14 @@ class TrainingMixin:
             if latest is not None:
                 check_settings(latest, plan)
             runner = self._train_runner_cls(
-                self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
+                self,
+                plan,
+                data,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                precision=precision,
+                **trainer_kwargs,
             )
             runner()
         self.shares = {"mask_share": mask_share, "drop_share": drop_share}
