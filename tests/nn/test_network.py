@@ -298,9 +298,13 @@ def test_categorical_values_replace_the_continuous_encoder(make_network, batch):
 @torch.no_grad()
 def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
     network = make_network(zero=True, n_batches=3, batch_embedding=True)
+    network.gepc.expressed.weight.mul_(0.1)  # far from certain, where rounding would hide a shift
     of_tokens = network(batch, ["zero"])
     assert of_tokens.expressed is None  # nobody said what was measured
-    out = network(replace(batch, measured=torch.arange(5, 12)), ["zero"])
+    # Half of the genes that a cell's batch measured are expressed: even odds, which change no answer.
+    expressed = torch.tensor([[1, 0, 1, 0, 1, 0, torch.nan], [torch.nan, 1, 1, 1, 0, 0, 0]]).repeat(2, 1)
+    batch = replace(batch, measured=torch.arange(5, 12), expressed=expressed)
+    out = network(batch, ["zero"])
     assert out.expressed.shape == (4, 7)
     assert out.zero is None and out.zero_gepc is None  # tokens are not asked then
     # Where a cell has a token for the gene, it is the same answer.
@@ -310,6 +314,13 @@ def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
             assert_close(out.expressed[batch.cell_of_token[token], gene - 5], of_tokens.zero_gepc[token])
             compared += 1
     assert compared > 3
+    # The share that a cell expresses shifts the odds of all its genes alike.
+    more = expressed.clone()
+    more[0, :6], more[1], more[2, :6] = 1, 0, torch.tensor([1.0, 1, 1, 0, 0, 0])
+    shift = torch.logit(network(replace(batch, expressed=more), ["zero"]).expressed) - torch.logit(out.expressed)
+    # None and all of 7 genes count as half a gene more and less.
+    bounds = torch.log(torch.tensor([13.0, 1 / 13, 1, 1]))
+    assert_close(shift, bounds.unsqueeze(1).expand(4, 7), atol=1e-4)
 
 
 @torch.no_grad()

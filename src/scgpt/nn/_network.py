@@ -53,7 +53,8 @@ class NetworkOutput:
     zero_gepc
         ``(T,)`` the same from the cell embedding.
     expressed
-        ``(B, G)`` probability that a cell expresses a gene, for all genes that were measured, from its embedding.
+        ``(B, G)`` probability that a cell expresses a gene, for all genes that were measured, from its embedding and
+        the share of them that it expresses.
     cls
         ``(B, n_classes)`` logits of the cell types.
     dar
@@ -218,10 +219,10 @@ class ScGPTNetwork(nn.Module):
         def with_context(y_TD: Tensor) -> Tensor:
             return y_TD if context_TD is None else torch.cat([y_TD, context_TD], dim=1)
 
-        # Where the batch names all measured genes, "zero" is asked of the cell for these and of no token. With modalities
-        # a query needs the gene's modality, which tokens have and measured genes do not.
+        # Where the batch says which of all measured genes are expressed, "zero" is asked of the cell for these and of
+        # no token. With modalities a query needs the gene's modality, which tokens have and measured genes do not.
         of_measured = (
-            "zero" in heads and batch.measured is not None and self.gepc is not None and self.modalities is None
+            "zero" in heads and batch.expressed is not None and self.gepc is not None and self.modalities is None
         )
         of_tokens = {"zero"} & set(heads) if not of_measured else set()
         if {"gep", "perturb_gep"} & set(heads) or of_tokens:
@@ -247,7 +248,9 @@ class ScGPTNetwork(nn.Module):
             if of_tokens:
                 out["zero_gepc"] = self.gepc.probability(gene_TQ, cell_TC)
         if of_measured:
-            out["expressed"] = self.gepc.probabilities(self.genes(batch.measured), cells_BC)
+            assert batch.measured is not None and batch.expressed is not None
+            share_B = batch.expressed.nanmean(1).nan_to_num()
+            out["expressed"] = self.gepc.probabilities(self.genes(batch.measured), cells_BC, share_B)
         return out
 
     def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:

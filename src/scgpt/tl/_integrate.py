@@ -28,7 +28,7 @@ FROM_SCRATCH: dict[str, Any] = {
         "objectives": {"zero": 1000, "dar": 30},
         "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
     },
-    "cells_seen": 200_000,
+    "cells_seen": 150_000,
 }
 # Where zeros are tokens, "zero" asks of hidden genes alone: what would be dropped is hidden.
 HIDDEN = {"drop_share": 0.0, "mask_share": FROM_SCRATCH["training"]["drop_share"]}
@@ -95,7 +95,7 @@ def integrate(
         Whether chosen genes that a cell does not express are tokens too, as in the authors' fine-tuning. It
         multiplies the time that a step takes.
     max_epochs
-        Passes over the cells. By default as many as see 200,000 cells from scratch, but 5 to 200; 15 from pretrained
+        Passes over the cells. By default as many as see 150,000 cells from scratch, but 5 to 100; 15 from pretrained
         weights, as the authors fine-tune.
     seed
         Of weights, order, masks and dropout.
@@ -308,4 +308,4 @@ def _study(
 
 
 def _epochs(cells_seen: int, n_cells: int) -> int:
-    return max(5, min(200, round(cells_seen / n_cells)))
+    return max(5, min(100, round(cells_seen / n_cells)))
