@@ -96,28 +96,33 @@ def test_a_loader_goes_on_with_the_very_next_batch(cells, tokenizer, consumed):
 
 
 def test_split_is_a_partition_and_a_function_of_the_seed():
-    split = split_cells(100, 0.7, 0.2, seed=3)
+    split = split_cells(np.arange(100), 0.7, 0.2, seed=3)
     assert [len(part) for part in (split.train, split.validation, split.test)] == [70, 20, 10]
     assert np.array_equal(np.sort(np.concatenate([split.train, split.validation, split.test])), np.arange(100))
-    assert np.array_equal(split.train, split_cells(100, 0.7, 0.2, seed=3).train)
-    assert not np.array_equal(split.train, split_cells(100, 0.7, 0.2, seed=4).train)
-    assert len(split_cells(100, 0.9, None, seed=0).validation) == 10
+    assert np.array_equal(split.train, split_cells(np.arange(100), 0.7, 0.2, seed=3).train)
+    assert not np.array_equal(split.train, split_cells(np.arange(100), 0.7, 0.2, seed=4).train)
+    assert len(split_cells(np.arange(100), 0.9, None, seed=0).validation) == 10
 
 
 @pytest.mark.parametrize(("train", "validation"), [(0.0, None), (1.2, None), (0.8, 0.3), (0.001, 0.1)])
 def test_shares_out_of_range_are_refused(train, validation):
     with pytest.raises(ValueError, match="train_size"):
-        split_cells(100, train, validation, seed=0)
+        split_cells(np.arange(100), train, validation, seed=0)
 
 
 def test_only_training_spreads_ties(cells, tokenizer):
     data = TokenDataModule(
-        cells, tokenizer, split_cells(len(cells), 0.8, None, 0), batch_size=8, mask_share=0.4, seed=0
+        cells, tokenizer, split_cells(np.arange(len(cells)), 0.8, None, 0), batch_size=8, mask_share=0.4, seed=0
     )
     assert data.train_dataloader().tokenizer.ties == "spread"
     assert data.val_dataloader().tokenizer.ties == "middle"
     everything = TokenDataModule(
-        cells, replace(tokenizer), split_cells(len(cells), 1.0, None, 0), batch_size=8, mask_share=0.4, seed=0
+        cells,
+        replace(tokenizer),
+        split_cells(np.arange(len(cells)), 1.0, None, 0),
+        batch_size=8,
+        mask_share=0.4,
+        seed=0,
     )
     assert everything.val_dataloader() == []
 

@@ -89,8 +89,9 @@ class Checkpoint:
         What came out of the file.
     registry
         The scvi-tools registry that the model was saved with, empty if none.
-    shares
-        ``mask_share`` and ``drop_share`` of its last training, empty if not known.
+    extras
+        Numbers beside the weights: ``mask_share`` and ``drop_share`` of the last training, and what a kind of model
+        adds; empty if not known.
     """
 
     config: ScGPTConfig
@@ -98,7 +99,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     report: LoadReport
     registry: dict[str, Any] = field(default_factory=dict)
-    shares: dict[str, float] = field(default_factory=dict)
+    extras: dict[str, float] = field(default_factory=dict)
 
     @property
     def vocab(self) -> GeneVocab:
@@ -234,7 +235,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     report = LoadReport(source=str(folder), sha256=sha256(folder / WEIGHTS), loaded=())
     state_dict, report = complete(config, weights, report)
     registry = read_json(folder / REGISTRY) if (folder / REGISTRY).exists() else {}
-    return Checkpoint(config, state_dict, tokenizer, report, registry, settings.get("shares", {}))
+    return Checkpoint(config, state_dict, tokenizer, report, registry, settings.get("extras", {}))
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -268,7 +269,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
             "source": {"checkpoint": Path(checkpoint.report.source).name, "sha256": checkpoint.report.sha256},
             "network": checkpoint.config.to_dict(),
             "tokenizer": checkpoint.tokenizer.settings(),
-            "shares": checkpoint.shares,
+            "extras": checkpoint.extras,
         }
         (new / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
         checkpoint.vocab.save(new / VOCAB)

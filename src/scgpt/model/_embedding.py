@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from scgpt.data import (
     Conditions,
     GeneMatch,
     GeneVocab,
+    TokenBatch,
     Tokenizer,
     check_anndata,
     in_memory,
@@ -113,10 +114,30 @@ class EmbeddingMixin:
         KeyError
             When a layer or column is not there.
         """
+
+        def embed(batch: TokenBatch) -> torch.Tensor:
+            embedding = self.module.embed(batch)
+            return torch.nn.functional.normalize(embedding, dim=1) if normalize else embedding
+
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
+        if not self.is_trained:
+            warn_user("The model is not trained; its embeddings mean nothing yet.")
+        return self._of_cells(
+            embed,
+            self.module.network.config.d_model,
+            self._cells(adata, match, layer),
+            _rows(adata, indices),
+            max_length=max_length,
+            precision=precision,
+            progress_bar=progress_bar,
+            doing="Embedding",
+        )
+
+    def _cells(self, adata: AnnData, match: GeneMatch, layer: str | None) -> Cells:
+        """Return any data set, as the network reads it."""
         layer = self.layer_of(layer)
-        cells = Cells(
+        return Cells(
             adata,
             match.token_ids,
             layer=None if layer == "X" else layer,
@@ -124,39 +145,36 @@ class EmbeddingMixin:
             measured=self._measured(adata),
             conditions=self._conditions(adata),
         )
-        index = np.arange(adata.n_obs)
-        index = index if indices is None else np.atleast_1d(index[np.asarray(indices, dtype=_index_type(indices))])
-        if not self.is_trained:
-            warn_user("The model is not trained; its embeddings mean nothing yet.")
-        return self._embed(cells, index, max_length, precision, normalize, progress_bar)
 
-    def _embed(
+    def _of_cells(
         self,
+        function: Callable[[TokenBatch], torch.Tensor],
+        width: int,
         cells: Cells,
         index: NDArray[np.int64],
+        *,
         max_length: int | None,
         precision: Precision,
-        normalize: bool,
         progress_bar: bool,
+        doing: str,
     ) -> NDArray[np.float32]:
+        """Return the ``(n_cells, width)`` rows that a function gives for the cells of a batch."""
         max_length = self.tokenizer.max_length if max_length is None else max_length
         tokenizer = replace(self.tokenizer, max_length=max_length, ties="middle")
         self.module.eval()
         device = self.device
-        result = np.empty((len(index), self.module.network.config.d_model), np.float32)
+        result = np.empty((len(index), width), np.float32)
         done, n_empty = 0, 0
         # Many conditions weigh more than the tokens that they belong to.
         at_once = max(1, _CELLS_AT_ONCE // (1 + cells.conditions.width // 4)) if cells.conditions else _CELLS_AT_ONCE
-        with tqdm(total=len(index), desc="Embedding", unit="cell", disable=not progress_bar) as progress:
+        with tqdm(total=len(index), desc=doing, unit="cell", disable=not progress_bar) as progress:
             for rows in np.array_split(index, -(-len(index) // at_once)) if len(index) else []:
                 batch = cells.tokenize(rows, tokenizer)
                 n_empty += int((batch.lengths == 1).sum())
                 for part in batch.split(_TOKENS_PER_PASS.get(device.type, 65_536)):
                     with _autocast(device, precision):
-                        embedding = self.module.embed(part.to(device))
-                    if normalize:
-                        embedding = torch.nn.functional.normalize(embedding, dim=1)
-                    result[done : done + part.n_cells] = embedding.cpu().numpy()
+                        values = function(part.to(device))
+                    result[done : done + part.n_cells] = values.cpu().numpy()
                     done += part.n_cells
                     progress.update(part.n_cells)
         if n_empty:
@@ -253,8 +271,12 @@ class EmbeddingMixin:
         return measured_by(adata, key, state["categorical_mapping"])
 
 
-def _index_type(indices: ArrayLike) -> type:
-    return bool if np.asarray(indices).dtype == bool else int  # an empty list would be float
+def _rows(adata: AnnData, indices: ArrayLike | None) -> NDArray[np.int64]:
+    rows = np.arange(adata.n_obs)
+    if indices is None:
+        return rows
+    kind = bool if np.asarray(indices).dtype == bool else int  # an empty list would be float
+    return np.atleast_1d(rows[np.asarray(indices, dtype=kind)])
 
 
 def resolve_precision(device: torch.device, precision: Precision) -> Precision:

@@ -29,7 +29,7 @@ class PersistenceMixin:
     tokenizer: Tokenizer
     load_report: LoadReport | None
     registry_: dict[str, Any]
-    shares: dict[str, float]
+    extras: dict[str, float]
     adata: AnnData | None
 
     @classmethod
@@ -140,7 +140,7 @@ class PersistenceMixin:
             tokenizer=self.tokenizer,
             report=report,
             registry=_encode(self.registry_),
-            shares=self.shares,
+            extras=self.extras,
         )
 
     @classmethod

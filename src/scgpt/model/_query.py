@@ -116,11 +116,11 @@ class QueryMixin:
         config, weights = checkpoint.config, checkpoint.state_dict
         if _knows_batches(config):
             config, weights = add_batches(config, weights, len(new))
-        shares = {"mask_share": 0.4, "drop_share": 0.0} | checkpoint.shares
-        shares |= {k: v for k, v in (("mask_share", mask_share), ("drop_share", drop_share)) if v is not None}
+        extras = {"mask_share": 0.4, "drop_share": 0.0} | checkpoint.extras
+        extras |= {k: v for k, v in (("mask_share", mask_share), ("drop_share", drop_share)) if v is not None}
         checkpoint = replace(
             checkpoint,
-            shares=shares,
+            extras=extras,
             config=config,
             state_dict=weights,
             report=checkpoint.report.of_query(str(b) for b in new),
@@ -130,7 +130,9 @@ class QueryMixin:
         if not unfrozen:
             fix_all_but_new_batches(model.module.network, len(known))
         if config.input_norm == "domain":
-            gather_statistics(model.module.network, model._new_cells(len(known), **shares))
+            gather_statistics(
+                model.module.network, model._new_cells(len(known), extras["mask_share"], extras["drop_share"])
+            )
         logger.info("%s", model.load_report)
         return model
 

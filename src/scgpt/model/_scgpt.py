@@ -13,7 +13,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._constants import _SETUP_ARGS_KEY
-from scvi.data.fields import CategoricalObsField
+from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField
 from scvi.model.base import BaseModelClass
 
 from scgpt.data import GeneVocab, Tokenizer, check_anndata, check_measured, gene_names, in_memory, read_mapping
@@ -92,7 +92,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             )
         super().__init__(adata, registry)
         self.load_report: LoadReport | None = None
-        self.shares = {} if checkpoint is None else dict(checkpoint.shares)
+        self.extras = {} if checkpoint is None else dict(checkpoint.extras)
         if checkpoint is None:
             # A categorical value embedding has rows for the bins, then one each for <cls> and for the mask.
             categorical = network.get("value_encoder") == "categorical"
@@ -105,19 +105,15 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
                 cls_value=cls_value,
                 mask_value=mask_value,
             )
-            defaults = {
+            sizes = {
+                "n_tokens": len(self.tokenizer.vocab),
+                "d_model": d_model,
+                "n_layers": n_layers,
+                "n_heads": n_heads,
                 "d_feed_forward": d_model,
-                "n_batches": self.summary_stats.get("n_batch", 0),
-                "n_conditions": self.summary_stats.get("n_conditions", 0),
                 "n_values": n_bins + 2,
             }
-            config = ScGPTConfig(
-                n_tokens=len(self.tokenizer.vocab),
-                d_model=d_model,
-                n_layers=n_layers,
-                n_heads=n_heads,
-                **(defaults | network),
-            )
+            config = ScGPTConfig(**(sizes | self._default_network() | network))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.module = self._module_cls(config)
@@ -146,6 +142,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
         layer: str | None = None,
         batch_key: str | None = None,
         labels_key: str | None = None,
+        unlabeled_category: str | None = None,
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
         measured_key: str | None = None,
@@ -165,6 +162,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             Column of ``.obs`` with the experimental batch.
         labels_key
             Column of ``.obs`` with the cell type.
+        unlabeled_category
+            What stands there for cells of unknown type; by default all are known.
         gene_key
             Column of ``.var`` with the gene names, ``"index"`` for its index; by default found by itself where
             there is a vocabulary to match, else the index.
@@ -204,7 +203,8 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
                 raise KeyError(f"{key}={column!r} is not a column of .obs; there are {list(adata.obs.columns)}.")
             if column is not None and (missing := int(adata.obs[column].isna().sum())):
                 what = key.removesuffix("_key").removesuffix("s")
-                raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; fill or drop them.")
+                fill = f"write {unlabeled_category!r} there" if what == "label" and unlabeled_category else "fill"
+                raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; {fill} or drop them.")
         # Another data set than the one of the registry may have measured all its genes.
         if measured_key is not None and (measured_key in adata.varm or kwargs.get("source_registry") is None):
             check_measured(adata, measured_key, batch_key)
@@ -212,7 +212,9 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),
                 CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-                CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+                CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key)
+                if unlabeled_category is None
+                else LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
                 conditions,
             ],
             setup_method_args=setup_method_args,
@@ -226,6 +228,13 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
             self.view_registry(hide_state_registries=hide_state_registries)
         else:
             super().view_anndata_setup(adata, hide_state_registries=hide_state_registries)
+
+    def _default_network(self) -> dict[str, Any]:
+        """Return fields of a new network's config: what follows from the data set, and a kind of model's own."""
+        return {
+            "n_batches": self.summary_stats.get("n_batch", 0),
+            "n_conditions": self.summary_stats.get("n_conditions", 0),
+        }
 
     def _vocab_of_adata(self) -> GeneVocab:
         assert self.adata is not None

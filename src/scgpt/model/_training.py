@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
@@ -51,7 +52,7 @@ class TrainingMixin:
     module: ScGPTModule
     tokenizer: Tokenizer
     load_report: LoadReport | None
-    shares: dict[str, float]
+    extras: dict[str, float]
     is_trained: bool
     registry: dict[str, Any]
     adata: AnnData | None
@@ -177,10 +178,10 @@ class TrainingMixin:
         accumulate = trainer_kwargs.get("accumulate_grad_batches") or 1
         tokenizer = replace(self.tokenizer, ties=ties)
         # What load_query_data left to train goes on under the conditions that the model was trained under.
-        usual = {"mask_share": 0.4, "drop_share": 0.0} | (self.shares if n_fixed is not None else {})
-        mask_share = usual["mask_share"] if mask_share is None else mask_share
-        drop_share = usual["drop_share"] if drop_share is None else drop_share
-        split = split_cells(self.adata.n_obs, train_size, validation_size, seed)
+        before = {} if n_fixed is None else self.extras
+        mask_share = before.get("mask_share", 0.4) if mask_share is None else mask_share
+        drop_share = before.get("drop_share", 0.0) if drop_share is None else drop_share
+        split = split_cells(self._cells_to_train_on(chosen), train_size, validation_size, seed)
         cells = self._registered_cells()
         data = self._data_splitter_cls(
             cells,
@@ -248,12 +249,21 @@ class TrainingMixin:
                 **trainer_kwargs,
             )
             runner()
-        self.shares = {"mask_share": mask_share, "drop_share": drop_share}
+        self.extras |= {"mask_share": mask_share, "drop_share": drop_share}
         if self.load_report is not None:
             self.load_report = self.load_report.fine_tuned()
 
     def _fresh_parts(self) -> tuple[str, ...]:
         return () if self.load_report is None else self.load_report.fresh
+
+    def _cells_to_train_on(self, objectives: tuple[Objective, ...]) -> NDArray[np.int64]:
+        """Return the rows of the data set to train and validate on: those with a label where types are to be learnt."""
+        assert self.adata is not None
+        state = self.adata_manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY)
+        if "cls" not in [o.name for o in objectives] or "unlabeled_category" not in state:
+            return np.arange(self.adata.n_obs)
+        labels = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).ravel()
+        return np.flatnonzero(labels < len(state.categorical_mapping) - 1)
 
     def _registered_cells(self) -> Cells:
         """The model's own data set with its batches and labels, for training."""
@@ -282,10 +292,14 @@ class TrainingMixin:
                     f"it has {list(config.heads)}."
                 )
         names = [o.name for o in objectives]
-        if "cls" in names and config.n_classes != stats.n_labels:
-            raise ValueError(
-                f"The network has {config.n_classes} classes and the data {stats.n_labels}: pass n_classes=."
-            )
+        if "cls" in names:
+            state = self.adata_manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY)
+            # The unlabelled category is no class; cells of it would be taught one that the network lacks.
+            n_labels = stats.n_labels - ("unlabeled_category" in state)
+            if config.n_classes != n_labels:
+                raise ValueError(
+                    f"The network has {config.n_classes} classes and the data {n_labels}: pass n_classes=."
+                )
         uses_batches = config.batch_embedding or config.input_norm == "domain" or "dar" in names
         if uses_batches and config.n_batches != stats.n_batch:
             raise ValueError(

@@ -58,6 +58,13 @@ class ScGPTModule(BaseModuleClass):
         return LossOutput(loss=total, extra_metrics=losses, n_obs_minibatch=batch.n_cells)
 
     @torch.inference_mode()
+    def classify(self, batch: TokenBatch) -> torch.Tensor:
+        """Return ``(B, n_classes)`` logits in float32."""
+        logits = self.inference(batch, ("cls",)).cls
+        assert logits is not None  # the network raises where it has no classifier
+        return logits.float()
+
+    @torch.inference_mode()
     def embed(self, batch: TokenBatch) -> torch.Tensor:
         """Return ``(B, D)`` cell embeddings in float32, not normalised."""
         return self.inference(batch).cells.float()

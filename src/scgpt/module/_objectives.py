@@ -144,15 +144,29 @@ class Dar(Objective):
         return F.cross_entropy(self.needed("dar", out.dar), self.needed("batch_labels", batch.batch_labels))
 
 
+@dataclass(frozen=True)
 class Cls(Objective):
-    """Cross-entropy of the cell type."""
+    """Cross-entropy of the cell type.
+
+    Parameters
+    ----------
+    weight
+        Its factor in the sum.
+    class_weights
+        Factor of each type's cells; by default 1 for all.
+    """
 
     name = "cls"
     heads = ("cls",)
 
+    class_weights: tuple[float, ...] | None = None
+
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        return F.cross_entropy(self.needed("cls", out.cls), self.needed("labels", batch.labels))
+        logits, labels = self.needed("cls", out.cls), self.needed("labels", batch.labels)
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        # A mean over cells, not over weights, which would make more of a batch without rare types.
+        return F.cross_entropy(logits, labels, weights, reduction="sum") / len(labels)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {o.name: o for o in (Gep, Gepc, Zero, Ecs, Dar, Cls)}

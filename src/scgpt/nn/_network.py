@@ -201,7 +201,7 @@ class ScGPTNetwork(nn.Module):
             parts.append(rows(self.batches(batch.batch_labels), batch.cell_of_token))
         if self.modalities is not None:
             parts.append(self.modalities(batch.modality_ids))
-        return sum(parts) if parts else None
+        return sum(parts[1:], parts[0]) if parts else None
 
     def _decode(
         self, x_TD: Tensor, cells_BD: Tensor, genes_TD: Tensor, batch: TokenBatch, heads: tuple[str, ...]

@@ -105,13 +105,13 @@ class Split:
     test: NDArray[np.int64]
 
 
-def split_cells(n_cells: int, train_size: float, validation_size: float | None, seed: int) -> Split:
+def split_cells(cells: NDArray[np.int64], train_size: float, validation_size: float | None, seed: int) -> Split:
     """Split cells at random.
 
     Parameters
     ----------
-    n_cells
-        How many there are.
+    cells
+        Rows of the data set.
     train_size
         Share to train on.
     validation_size
@@ -129,7 +129,8 @@ def split_cells(n_cells: int, train_size: float, validation_size: float | None, 
         raise ValueError(
             f"train_size={train_size} must lie in (0, 1], and with validation_size={validation_size} be at most 1."
         )
-    order = np.random.default_rng(derive_key(seed, "split")).permutation(n_cells)
+    order = np.random.default_rng(derive_key(seed, "split")).permutation(cells)
+    n_cells = len(cells)
     n_train = round(n_cells * train_size)
     n_validation = min(round(n_cells * validation_size), n_cells - n_train)
     if n_train == 0:

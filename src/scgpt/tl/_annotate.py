@@ -1,0 +1,286 @@
+"""Names of cell types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from scgpt.model import SCGPT, SCGPTAnnotator
+
+# A gene that fewer known cells express is hardly learnt from scratch; to a query it would be noise.
+_MIN_CELLS = 3
+# Of a type with fewer cells little can be learnt.
+_FEW_CELLS = 10
+_LABEL = "label"
+
+
+def annotate(
+    adata: AnnData,
+    labels_key: str | None = None,
+    *,
+    reference: AnnData | None = None,
+    unlabeled_category: str = "Unknown",
+    model: str | Path | SCGPT | None = None,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+    class_weight: Literal["balanced"] | Mapping[str, float] | None = None,
+    min_confidence: float = 0.0,
+    unknown_label: str = "Unknown",
+    max_epochs: int | None = None,
+    seed: int = 0,
+    network_kwargs: Mapping[str, Any] | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
+    save: str | Path | None = None,
+    progress_bar: bool = True,
+    key_added: str = "scgpt",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Name the types of cells, after those of cells that are known :cite:p:`Cui2024`.
+
+    A model is trained on the known cells: those of ``adata`` that have a label, or those of ``reference``.
+
+    Parameters
+    ----------
+    adata
+        Cells by genes, with counts or log-normalised values. All of its cells are named, those with a label too.
+    labels_key
+        Column of ``.obs`` with the known types, of ``reference`` where there is one, else of ``adata``. Not needed
+        where ``model`` is an annotator.
+    reference
+        Other cells, whose types are known. Its genes need not be those of ``adata``: the model is trained on the genes
+        that both measured.
+    unlabeled_category
+        What stands in ``labels_key`` for cells of unknown type; so do missing values.
+    model
+        A checkpoint's name or folder, or a model, to fine-tune; a trained :class:`~scgpt.model.SCGPTAnnotator` names
+        the cells as it is. None trains a small network from scratch.
+    layer
+        Layer with the expression, of both data sets; ``.X`` by default.
+    gene_key
+        Column of ``.var`` with the gene names; by default found by itself where there is something to match, else the
+        index.
+    gene_mapping
+        From names in the data to other names, see :func:`scgpt.data.match_genes`.
+    class_weight
+        ``"balanced"`` gives rare types the say of frequent ones, see :meth:`scgpt.model.SCGPTAnnotator.train`.
+    min_confidence
+        Cells of less confidence become ``unknown_label``.
+    unknown_label
+        See there.
+    max_epochs
+        See :meth:`scgpt.model.SCGPTAnnotator.train`.
+    seed
+        Of weights, order, masks and dropout.
+    network_kwargs
+        Fields of :class:`~scgpt.nn.ScGPTConfig` to change.
+    train_kwargs
+        Arguments of :meth:`scgpt.model.SCGPTAnnotator.train` to change.
+    save
+        Folder to save the trained annotator in; ``SCGPTAnnotator.load(folder)`` names further cells.
+    progress_bar
+        Show progress.
+    key_added
+        Beginning of the keys written.
+    copy
+        Return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    ``adata.obs[f"{key_added}_label"]``
+        Categorical, the likeliest type.
+    ``adata.obs[f"{key_added}_confidence"]``
+        float32, its probability, calibrated on known cells that were kept from training.
+    ``adata.obsm[f"{key_added}_probabilities"]``
+        DataFrame of float32, a column for each type.
+    ``adata.uns["scgpt"][f"{key_added}_label"]``
+        Provenance: parameters, package version, checkpoint and its hash, genes, and how many known cells each type had.
+
+    Raises
+    ------
+    KeyError
+        When a layer or column is not there.
+    ValueError
+        When fewer than two types are known; when no gene is shared; when values cannot be expression.
+    FileExistsError
+        When the folder to save in holds anything.
+
+    Examples
+    --------
+    >>> scgpt.tl.annotate(adata, "cell_type")  # doctest: +SKIP
+    >>> scgpt.tl.annotate(query, "cell_type", reference=atlas, model="whole-human")  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    from scgpt.data import check_anndata
+    from scgpt.hub import check_target
+    from scgpt.model import SCGPTAnnotator
+
+    from ._provenance import record
+
+    check_anndata(adata)
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence is a probability, from 0 to 1, and not {min_confidence}.")
+    if save is not None:
+        check_target(Path(save))  # before the training, not after it
+    if copy:
+        adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
+    elif adata.is_view and adata.isbacked:
+        raise ValueError("Results cannot be written into a view of a file; pass copy=True, or annotate the whole file.")
+    layer = None if layer == "X" else layer
+    names: dict[str, Any] = {"gene_key": gene_key, "gene_mapping": gene_mapping}
+    if isinstance(model, SCGPTAnnotator):
+        if reference is not None:
+            raise ValueError("An annotator is trained already: leave reference= out, or pass another model to train.")
+        annotator, support = model, {}
+    else:
+        if labels_key is None:
+            raise ValueError("labels_key must name the column of .obs with the known types.")
+        known = _known_cells(adata, labels_key, reference, unlabeled_category, model, layer, names)
+        support = {str(name): int(n) for name, n in known.obs[_LABEL].value_counts().items()}
+        annotator = _train(
+            known, model, class_weight, max_epochs, seed, network_kwargs, dict(train_kwargs or {}), progress_bar
+        )
+        if save is not None:
+            annotator.save(save)
+
+    probabilities = annotator.predict(adata, soft=True, layer=layer or "X", progress_bar=progress_bar, **names)
+    values = probabilities.to_numpy()
+    confidence = values.max(1)
+    types = list(annotator.labels)
+    label = np.array(types, dtype=object)[values.argmax(1)]
+    unsure = confidence < min_confidence
+    if min_confidence:
+        label[unsure] = unknown_label
+        types = list(dict.fromkeys([*types, unknown_label]))
+    adata.obs[f"{key_added}_label"] = pd.Categorical(label, categories=types)
+    adata.obs[f"{key_added}_confidence"] = confidence
+    adata.obsm[f"{key_added}_probabilities"] = probabilities
+    record(
+        adata,
+        f"{key_added}_label",
+        function="scgpt.tl.annotate",
+        report=annotator.load_report,
+        labels_key=labels_key or "",
+        layer=layer or "X",
+        types=list(annotator.labels),
+        support=support,
+        n_genes=len(annotator.vocab.genes),
+        temperature=annotator.temperature,
+        min_confidence=min_confidence,
+        n_unknown=int(unsure.sum()),
+        class_weight=str(class_weight),
+        seed=seed,
+        network=str(annotator.module.network.config),
+    )
+    return adata if copy else None
+
+
+def _known_cells(
+    adata: AnnData,
+    labels_key: str,
+    reference: AnnData | None,
+    unlabeled_category: str,
+    model: str | Path | SCGPT | None,
+    layer: str | None,
+    names: Mapping[str, Any],
+) -> AnnData:
+    """Return the cells whose type is known, over the genes that can be used."""
+    import pandas as pd
+    from anndata import AnnData
+
+    from scgpt._messages import inform, listed, warn_user
+    from scgpt.data import Study, check_anndata, in_memory, match_genes
+    from scgpt.model import SCGPT
+
+    source, what = (adata, "adata") if reference is None else (reference, "reference")
+    check_anndata(source)
+    if labels_key not in source.obs:
+        raise KeyError(
+            f"labels_key={labels_key!r} is not a column of {what}.obs; there are {list(source.obs.columns)}."
+        )
+    labels = pd.Series(source.obs[labels_key]).astype(object)
+    known = (labels.notna() & (labels != unlabeled_category)).to_numpy()
+    labels = labels[known].astype(str)
+    support = labels.value_counts()
+    if len(support) < 2:
+        raise ValueError(
+            f"{what}.obs[{labels_key!r}] names {len(support)} cell types in {known.sum()} cells (missing values and "
+            f"{unlabeled_category!r} left out); to tell types apart takes two."
+        )
+
+    var = in_memory(source.var)
+    if model is None:
+        vocab = _own_vocabulary(var, **names)
+    else:
+        vocab = SCGPT.checkpoint_of(model).vocab
+    ids = match_genes(var, vocab, **names).token_ids
+    if reference is not None:
+        # What the query did not measure cannot tell its types apart.
+        shared = match_genes(in_memory(adata.var), vocab, **names).token_ids
+        ids = np.where(np.isin(ids, shared[shared >= 0]), ids, -1)
+    if not (ids >= 0).any():
+        raise ValueError("The cells to name and those of known type share no gene; pass gene_mapping=.")
+    genes = [vocab.tokens[i] if i >= 0 else "" for i in ids]
+    batches = pd.Series("", index=labels.index)
+    expression = Study(source[known], genes, batches, layer).expression()
+    often = np.asarray((expression.rows > 0).sum(0)).ravel() >= (_MIN_CELLS if model is None else 0)
+    if not often.any():
+        raise ValueError(f"No gene is expressed in {_MIN_CELLS} of the {known.sum()} cells of known type.")
+    kept = [gene for gene, enough in zip(expression.genes, often, strict=True) if enough]
+    result = AnnData(
+        expression.rows[:, often],
+        obs=pd.DataFrame({_LABEL: pd.Categorical(labels.to_numpy())}, index=labels.index.astype(str)),
+        var=pd.DataFrame(index=pd.Index(kept)),
+    )
+    inform(
+        f"Learning {len(support)} types from {result.n_obs} cells over {result.n_vars} genes: "
+        + listed([f"{name} ({n})" for name, n in support.items()], most=30)
+        + "."
+    )
+    if len(few := [str(name) for name, n in support.items() if n < _FEW_CELLS]):
+        warn_user(f"Types of fewer than {_FEW_CELLS} cells are hard to learn: {listed(few)}.")
+    return result
+
+
+def _own_vocabulary(var: pd.DataFrame, gene_key: str | None, gene_mapping: Any) -> Any:
+    """Return the genes of a data set as a vocabulary."""
+    from scgpt.data import GeneVocab, gene_names, read_mapping
+
+    if gene_key not in (None, "index") and gene_key not in var:
+        raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {list(var.columns)}.")
+    names = gene_names(var, gene_key or "index", read_mapping(gene_mapping))
+    return GeneVocab.from_genes(dict.fromkeys(name for name in names if name))
+
+
+def _train(
+    known: AnnData,
+    model: str | Path | SCGPT | None,
+    class_weight: Literal["balanced"] | Mapping[str, float] | None,
+    max_epochs: int | None,
+    seed: int,
+    network_kwargs: Mapping[str, Any] | None,
+    train_kwargs: dict[str, Any],
+    progress_bar: bool,
+) -> SCGPTAnnotator:
+    from scgpt.model import SCGPTAnnotator
+
+    SCGPTAnnotator.setup_anndata(known, labels_key=_LABEL, unlabeled_category="")
+    changes = dict(network_kwargs or {})
+    if model is None:
+        annotator = SCGPTAnnotator(known, seed=seed, **changes)
+    else:
+        annotator = SCGPTAnnotator.from_pretrained(model, known, **changes)
+    annotator.train(
+        max_epochs, class_weight=class_weight, seed=seed, **{"enable_progress_bar": progress_bar} | train_kwargs
+    )
+    return annotator
