@@ -18,24 +18,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import _data
+import _runs
 import numpy as np
 import pandas as pd
 
-RESULTS = Path(__file__).parent / "results"
-RUNS = RESULTS / "integration"
+RUNS = _runs.RESULTS / "integration"
 PRETRAINED, QUICKLY_PRETRAINED = RUNS / "pretrained", RUNS / "pretrained_quickly"  # not in the repository
 DATA = {"kang_8donors": ("donor", "cell_type"), "sc_mixology": ("batch", "cell_line")}
 SEEDS = 5
@@ -170,10 +163,8 @@ def run(data: str, method: str, seed: int, quick: bool) -> dict:
     if quick:
         few = np.random.default_rng(0).permutation(adata.n_obs)[:QUICK_CELLS]
         adata, test = adata[few].copy(), test[few]
-    start = time.perf_counter()
-    METHODS[method](adata, ~test, batch, label, seed, QUICK_EPOCHS if quick else None)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    epochs = QUICK_EPOCHS if quick else None
+    _, cost = _runs.measured(lambda: METHODS[method](adata, ~test, batch, label, seed, epochs))
     scores = {
         cells: scgpt.metrics.integration_scores(
             chosen, batch, label, [KEY], n_bootstrap=0 if quick else 200, benchmarker=False
@@ -186,22 +177,9 @@ def run(data: str, method: str, seed: int, quick: bool) -> dict:
         "seed": seed,
         "n_cells": adata.n_obs,
         "n_test": int(test.sum()),
-        "seconds": round(seconds, 1),
-        "peak_GiB": round(peak, 2),
         "settings": settings(method),
-        "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
         "scores": scores,
-        "machine": machine(),
-    }
-
-
-def machine() -> dict[str, str]:
-    packages = ("scgpt-tools", "torch", "scvi-tools", "scanpy", "harmonypy", "scib-metrics")
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")),
-        platform.processor(),
-    )
-    return {"cpu": model, "cores": str(os.cpu_count())} | {name: version(name) for name in packages}
+    } | cost
 
 
 def settings(method: str) -> str:
@@ -211,10 +189,6 @@ def settings(method: str) -> str:
     if not method.startswith("scGPT"):
         return ""
     return str(_integrate.FINE_TUNING if "fine-tuned" in method else _integrate.FROM_SCRATCH)
-
-
-def path_of(data: str, method: str, seed: int) -> Path:
-    return RUNS / f"{data}.{''.join(c if c.isalnum() else '_' for c in method)}.{seed}.json"
 
 
 def planned(args: argparse.Namespace) -> list[tuple[str, str, int]]:
@@ -275,22 +249,17 @@ def main() -> None:
 
     results = []
     for data, method, seed in planned(args):
-        kept = path_of(data, method, seed)
-        if not args.quick and kept.exists():
-            result = json.loads(kept.read_text())
-            if result["settings"] == settings(method):
-                results.append(result)
-                continue
-        print(f"{data}, {method}, seed {seed} ...", flush=True)
-        command = [sys.executable, __file__, "--one", "--data", data, "--method", method, "--seed", str(seed)]
-        if method in PRETRAINED_METHODS:
-            pretrained(QUICK_EPOCHS if args.quick else None)  # here, not in the process whose time is taken
-        done = subprocess.run(command + ["--quick"] * args.quick, stdout=subprocess.PIPE, text=True, check=True)
-        result = json.loads(done.stdout.splitlines()[-1])
+        path = RUNS / _runs.file_name(data, method, seed)
+        result = None if args.quick else _runs.kept(path, settings(method))
+        if result is None:
+            print(f"{data}, {method}, seed {seed} ...", flush=True)
+            if method in PRETRAINED_METHODS:
+                pretrained(QUICK_EPOCHS if args.quick else None)  # here, not in the process whose time is taken
+            arguments = ["--data", data, "--method", method, "--seed", str(seed), *["--quick"] * args.quick]
+            result = _runs.in_process(__file__, arguments)
+            if not args.quick:
+                _runs.keep(path, result)
         results.append(result)
-        if not args.quick:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(result, indent=1) + "\n")
     if args.quick:
         shutil.rmtree(QUICKLY_PRETRAINED, ignore_errors=True)
     text = report(results)
@@ -298,7 +267,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     if not args.quick and not (args.data or args.method or args.seed is not None):
-        (RESULTS / "integration.md").write_text(text)
+        (_runs.RESULTS / "integration.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import _data
 import anndata
 import numpy as np
 import pandas as pd
-from integration import machine
+from _runs import machine
 
 import scgpt
 from scgpt.model import SCGPT

@@ -23,7 +23,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from integration import machine
+from _runs import machine
 
 from scgpt.model import SCGPT
 
