@@ -137,8 +137,7 @@ def logistic_regression(
         renamed = tuple(map(int, version("scikit-learn").split(".")[:2])) >= (1, 8)
         l1: Any = {"l1_ratio": 1.0} if renamed else {"penalty": "l1"}
         model = OneVsRestClassifier(model.set_params(solver="liblinear", random_state=seed, **l1))
-    with _own_convergence_warning(max_iter):
-        model.fit(values[mask], codes)
+    _fit(model, values[mask], codes, max_iter)
     _write(
         adata,
         key_added,
@@ -357,13 +356,12 @@ def _write(
     note(adata, key, method, distribution, **params)
 
 
-@contextmanager
-def _own_convergence_warning(max_iter: int) -> Iterator[None]:
-    """Say once, for the line that called this package, that a solver did not converge; it may say so for each type."""
+def _fit(model: Any, values: Matrix, codes: NDArray[np.intp], max_iter: int) -> None:
+    """Fit, and say once, for the line that called this package, that a solver did not converge; they say so each."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
-        yield
+        model.fit(values, codes)
     for warning in caught:
         if not issubclass(warning.category, ConvergenceWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
