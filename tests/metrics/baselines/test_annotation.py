@@ -33,13 +33,13 @@ class StandIn(types.ModuleType):
         self.logger = types.SimpleNamespace(logger=log, set_level=log.setLevel)
         self.seen: list[dict] = []
 
-    def train(self, X, labels, *, genes, use_SGD, check_expression, random_state):
+    def train(self, X, labels, *, genes, use_SGD, max_iter, check_expression, random_state, **selection):
         assert isinstance(X, np.ndarray)
         assert (use_SGD, check_expression, len(genes)) == (True, False, X.shape[1])
         self.logger.logger.warning("Training data")
-        self.seen.append({"n": len(X), "labels": labels, "seed": random_state})
+        self.seen.append({"n": len(X), "labels": labels, "seed": random_state, "max_iter": max_iter} | selection)
         mean, scale = X.mean(0), np.where(X.std(0) > 0, X.std(0), 1)
-        classifier = SGDClassifier(loss="log_loss", random_state=random_state)
+        classifier = SGDClassifier(loss="log_loss", max_iter=max_iter or 1000, random_state=random_state)
         return mean, scale, classifier.fit(((X - mean) / scale).clip(max=10), labels)
 
     def annotate(self, adata, model):
@@ -284,10 +284,19 @@ def test_neighbours_have_to_be_there(n_neighbors, counts, train):
 def test_celltypist_is_given_the_training_cells_and_gives_them_in_portions(counts, train, stand_in, monkeypatch):
     expected = predict("celltypist", counts, train=train, seed=4)
     (seen,) = stand_in.seen
-    assert (seen["n"], seen["seed"]) == (80, 4)
+    assert (seen["n"], seen["seed"], seen["max_iter"]) == (80, 4, None)
+    assert "feature_selection" not in seen
     assert (seen["labels"] == np.arange(80) % 3).all()
     monkeypatch.setattr("scgpt.metrics.baselines._annotation._CHUNK", 50)
     np.testing.assert_allclose(predict("celltypist", counts, train=train, seed=4), expected, atol=1e-6)
+
+
+def test_celltypist_is_told_of_genes_and_iterations(counts, train, stand_in):
+    baselines.celltypist(counts, "cell_type", train=train, top_genes=20, max_iter=50)
+    (seen,) = stand_in.seen
+    assert (seen["feature_selection"], seen["top_genes"], seen["max_iter"]) == (True, 20, 50)
+    params = counts.uns["celltypist"]["params"]
+    assert (params["top_genes"], params["max_iter"], params["n_genes"]) == (20, 50, 60)
 
 
 def test_celltypist_is_quiet(counts, train, stand_in, caplog):
@@ -319,3 +328,4 @@ def test_celltypist_itself(counts, train, monkeypatch):
     logging.getLogger().setLevel(before[0])
     logging.getLogger().handlers[:] = before[1]
     np.testing.assert_allclose(predict("celltypist", counts, train=train), stand_in, atol=1e-3)
+    assert predict("celltypist", counts, train=train, top_genes=20, max_iter=50).shape == (120, 3)
