@@ -245,7 +245,7 @@ def celltypist(
     There is no majority vote among clusters: each cell is called by itself. CellTypist's probabilities are one for
     each type against the rest, and are scaled to add up to one.
 
-    Settings are CellTypist's own by default. Where genes are many and cells few, training to convergence on all genes
+    All other settings are CellTypist's own by default. Where genes are many and cells few, training to convergence on all genes
     fits noise: compare it at ``top_genes`` and ``max_iter`` that were chosen on the training cells.
 
     The training cells are made dense: 4,000 cells of 17,000 genes take a gigabyte, and minutes.
