@@ -1,21 +1,27 @@
-"""Scores and baselines, with no knowledge of scGPT: they take any embedding in an AnnData."""
+"""Scores and baselines, with no knowledge of scGPT: they take any embedding or annotation in an AnnData."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import baselines
+    from ._annotation import AnnotationScores, annotation_scores
     from ._integration import integration_scores
 
-__all__ = ["baselines", "integration_scores"]
+__all__ = ["AnnotationScores", "annotation_scores", "baselines", "integration_scores"]
+_MODULES = {
+    "AnnotationScores": "._annotation",
+    "annotation_scores": "._annotation",
+    "integration_scores": "._integration",
+}
 
 
 def __getattr__(name: str) -> Any:
     # The package's own lazy imports are not used, for nothing of scgpt may be needed here.
     if name == "baselines":
         return import_module(".baselines", __name__)
-    if name == "integration_scores":
-        return import_module("._integration", __name__).integration_scores
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._colors import text_color
+from ._finish import finish
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -85,18 +88,7 @@ def integration_scores(
     ax.set(xlim=(-_NAMES_WIDTH - 0.1, n_columns - 0.4), ylim=(len(table) - 0.4, -2.1))
     ax.set_axis_off()
 
-    if save is not None:
-        figure = ax.get_figure(root=True)
-        assert figure is not None
-        figure.savefig(save, bbox_inches="tight")
-    if show is None:
-        import scanpy as sc
-
-        show = sc.settings.autoshow
-    if not show:
-        return ax
-    plt.show()
-    return None
+    return finish(ax, show, save)
 
 
 def _columns_of(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -136,8 +128,6 @@ def _number(ax: Axes, x: float, y: float, value: float, colors: Colormap, ha: st
     """Write a number, or the text that goes with it, in a colour that is read on the number's own."""
     if value != value:  # NaN
         return
-    red, green, blue, _ = colors(value)
-    dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
     ax.text(
         x,
         y,
@@ -145,5 +135,5 @@ def _number(ax: Axes, x: float, y: float, value: float, colors: Colormap, ha: st
         ha=ha,
         va="center",
         fontsize="xx-small" if text else "small",
-        color="white" if dark else "black",
+        color=text_color(colors(value)),
     )

@@ -189,7 +189,7 @@ def test_harmony_of_early_versions_has_cells_as_columns(counts, monkeypatch):
             return Result
 
     monkeypatch.setitem(sys.modules, "harmonypy", Module)
-    monkeypatch.setattr("scgpt.metrics.baselines._integration.version", lambda name: "0.0.10")
+    monkeypatch.setattr("scgpt.metrics.baselines._notes.version", lambda name: "0.0.10")
     counts.obsm["X_before"] = np.ones((120, 3))
     assert embed("harmony", counts, use_rep="X_before").shape == (120, 3)
 

@@ -4,10 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._annotation import celltypist, knn_pca, logistic_regression, majority_class
     from ._integration import harmony, pca, scanvi, scvi
 
-__all__ = ["harmony", "pca", "scanvi", "scvi"]
-_MODULES = dict.fromkeys(("harmony", "pca", "scanvi", "scvi"), "._integration")
+__all__ = ["celltypist", "harmony", "knn_pca", "logistic_regression", "majority_class", "pca", "scanvi", "scvi"]
+_MODULES = dict.fromkeys(("celltypist", "knn_pca", "logistic_regression", "majority_class"), "._annotation")
+_MODULES |= dict.fromkeys(("harmony", "pca", "scanvi", "scvi"), "._integration")
 
 
 def __getattr__(name: str) -> Any:

@@ -59,6 +59,14 @@ def log_normalized(counts: Matrix) -> Matrix:
     return out
 
 
+def log_values(adata: AnnData, layer: str | None, normalize: bool) -> Matrix:
+    """Return log-normalised values: of a layer or ``.X`` that holds counts, or that holds them already."""
+    if not normalize:
+        return matrix_of(adata, layer)
+    remedy = "pass the layer that does, or normalize=False if it is log-normalised"
+    return log_normalized(counts_of(adata, layer, remedy))
+
+
 def training_cells(adata: AnnData, train: Cells | None) -> NDArray[np.bool_]:
     """Return a mask of the cells to learn from: all by default."""
     import pandas as pd

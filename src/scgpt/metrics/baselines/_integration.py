@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,14 @@ from numpy.typing import NDArray
 
 from scgpt.metrics._columns import codes_of
 
-from ._cells import counts_of, log_normalized, matrix_of, training_cells, variable_genes
+from ._cells import counts_of, log_normalized, training_cells, variable_genes
+from ._components import principal_components
+from ._notes import note
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from ._cells import Cells
-
-_NOT_LOGS = "pass the layer that does, or normalize=False if it is log-normalised"
 
 
 def pca(
@@ -69,8 +68,10 @@ def pca(
         How it was made.
     """
     mask = training_cells(adata, train)
-    adata.obsm[key_added], n_genes = _components(adata, layer, normalize, batch_key, n_top_genes, n_comps, mask, seed)
-    _note(adata, key_added, "pca", "scikit-learn", n_genes=n_genes, n_train=int(mask.sum()), seed=seed)
+    adata.obsm[key_added], n_genes = principal_components(
+        adata, layer, normalize, batch_key, n_top_genes, n_comps, mask, seed
+    )
+    note(adata, key_added, "pca", "scikit-learn", n_genes=n_genes, n_train=int(mask.sum()), seed=seed)
 
 
 def harmony(
@@ -137,7 +138,7 @@ def harmony(
         raise ValueError(f"All cells are of one batch in .obs[{batch_key!r}]: there is nothing for Harmony to remove.")
     if use_rep is None:
         everything = training_cells(adata, None)
-        components, _ = _components(adata, layer, normalize, batch_key, n_top_genes, n_comps, everything, seed)
+        components, _ = principal_components(adata, layer, normalize, batch_key, n_top_genes, n_comps, everything, seed)
     elif use_rep in adata.obsm:
         components = np.asarray(adata.obsm[use_rep])
     else:
@@ -148,7 +149,7 @@ def harmony(
     corrected = np.asarray(result.Z_corr, dtype=np.float32)
     # Up to version 0.0.10 cells are columns.
     adata.obsm[key_added] = corrected if corrected.shape == components.shape else corrected.T
-    _note(adata, key_added, "harmony", "harmonypy", batch_key=batch_key, seed=seed)
+    note(adata, key_added, "harmony", "harmonypy", batch_key=batch_key, seed=seed)
 
 
 def scvi(
@@ -205,7 +206,7 @@ def scvi(
     with _seeded(seed):
         model = _trained_scvi(data[mask].copy(), max_epochs, accelerator, progress_bar)
         adata.obsm[key_added] = model.get_latent_representation(data)
-    _note(
+    note(
         adata,
         key_added,
         "scvi",
@@ -289,7 +290,7 @@ def scanvi(
         # The encoder does not read the label, but scvi-tools refuses one that it does not know.
         data.obs["label"] = np.where(mask, labels, labels[mask][0])
         adata.obsm[key_added] = model.get_latent_representation(data)
-    _note(
+    note(
         adata,
         key_added,
         "scanvi",
@@ -300,28 +301,6 @@ def scanvi(
         n_train=int(mask.sum()),
         seed=seed,
     )
-
-
-def _components(
-    adata: AnnData,
-    layer: str | None,
-    normalize: bool,
-    batch_key: str | None,
-    n_top_genes: int | None,
-    n_comps: int,
-    mask: NDArray[np.bool_],
-    seed: int,
-) -> tuple[NDArray[np.float32], int]:
-    """Return principal components of all cells, fitted on some, and the number of genes that they are made of."""
-    from sklearn.decomposition import PCA
-
-    values = log_normalized(counts_of(adata, layer, _NOT_LOGS)) if normalize else matrix_of(adata, layer)
-    batches = None if batch_key is None else codes_of(adata, batch_key, "batch")[mask]
-    genes = variable_genes(values[mask], n_top_genes, batches)
-    values = values[:, genes]
-    model = PCA(min(n_comps, *(n - 1 for n in values[mask].shape)), svd_solver="arpack", random_state=seed)
-    model.fit(values[mask])
-    return model.transform(values).astype(np.float32), int(genes.sum())
 
 
 def _data_for_scvi(
@@ -367,7 +346,3 @@ def _seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             scvi.settings.seed, cudnn.deterministic, cudnn.benchmark = before
-
-
-def _note(adata: AnnData, key: str, method: str, distribution: str, **params: str | int) -> None:
-    adata.uns[key] = {"method": method, distribution: version(distribution), "params": params}

@@ -1,0 +1,119 @@
+"""Which types are taken for which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ._colors import text_color
+from ._finish import finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+# Inches: a square that holds a number of two decimals, and a letter of a type's name.
+_SQUARE, _LETTER = 0.3, 0.075
+# Points that such a number takes.
+_NUMBER_WIDTH = 16
+
+
+def confusion(
+    adata: AnnData,
+    label_key: str,
+    prediction_key: str = "scgpt_label",
+    *,
+    normalize: Literal["true", "predicted"] | None = "true",
+    cmap: str | Colormap = "Blues",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes | None:
+    """Draw how many cells of each true type were called what.
+
+    A row is a true type and a column a predicted one, in the order of the categories; what is predicted and true of no cell,
+    as a label for unknown cells, comes last. Numbers are written where there is room for them, and a colour bar stands in
+    their place where there is none; what rounds to zero is left empty.
+
+    Parameters
+    ----------
+    adata
+        Cells with their true and predicted types.
+    label_key
+        Column of ``.obs`` with the true types.
+    prediction_key
+        Column of ``.obs`` with the predicted types.
+    normalize
+        Show shares of each true type, whose diagonal is the recall; or of each predicted one, whose diagonal is the
+        precision; or with None numbers of cells.
+    cmap
+        Colours from 0 to 1, or to the largest number of cells.
+    ax
+        Axes to draw on; a new figure of fitting size by default.
+    show
+        Show the figure; by default as scanpy's settings say.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes, unless the figure is shown.
+
+    Raises
+    ------
+    KeyError
+        When a column is not there.
+    ValueError
+        When a label or prediction is missing.
+    """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from scgpt.metrics._predictions import Predictions
+
+    if normalize not in ("true", "predicted", None):
+        raise ValueError(f"normalize has to be 'true', 'predicted' or None, and is {normalize!r}.")
+    cells = Predictions.of(adata, label_key, prediction_key, unknown_label=None)
+    table = cells.table()
+    if normalize is not None:
+        totals = table.sum(1 if normalize == "true" else 0, keepdims=True)
+        table = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
+    n_rows, n_columns = table.shape
+
+    if ax is None:
+        names = _LETTER * max(map(len, cells.names)) + 0.4
+        size = max(_SQUARE * n_columns, 1.2) + names, max(_SQUARE * n_rows, 1.2) + names
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
+    largest = table.max() if normalize is None else 1
+    image = ax.imshow(table, cmap=colors, vmin=0, vmax=largest, aspect="auto")
+    ax.set_xticks(range(n_columns), cells.names, rotation=90, fontsize="small")
+    ax.set_yticks(range(n_rows), cells.types, fontsize="small")
+    ax.tick_params(length=0)
+    ax.set(xlabel="predicted", ylabel="true")
+    # White lines between the squares.
+    ax.set_xticks(np.arange(n_columns - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(n_rows - 1) + 0.5, minor=True)
+    ax.grid(which="minor", color="white", linewidth=1)
+    ax.grid(visible=False, which="major")
+    ax.tick_params(which="minor", length=0)
+    ax.spines[:].set_visible(False)
+
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # gives the axes their size
+    box = ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    digits = len(f"{largest:.0f}") if normalize is None else 4
+    if 72 * box.width / n_columns < _NUMBER_WIDTH * digits / 4 or 72 * box.height / n_rows < 8:
+        figure.colorbar(image, ax=ax, label="cells" if normalize is None else f"share of {normalize} type")
+        return finish(ax, show, save)
+    for y, row in enumerate(table):
+        for x, value in enumerate(row):
+            text = f"{value:.0f}" if normalize is None else f"{value:.2f}"
+            if float(text) > 0:
+                color = text_color(colors(value / largest))
+                ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color=color)
+    return finish(ax, show, save)
