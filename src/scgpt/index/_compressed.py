@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from ._vectors import Vectors, portions
 # Vectors for each list that its centre is found from; more make no better centres.
 _SAMPLE_OF_LIST = 64
 # Vectors farther from all centres than 99 % of those that the centres were found from are strangers. One in ten means
-# that cells of a new kind came, which no list is made for: new centres are found.
+# that cells of a new kind came, which no list or range of values is made for.
 _NEAR, _STRANGERS = 0.01, 0.1
 
 
@@ -22,7 +23,7 @@ class CompressedStore:
     """Inverted lists of scalar-quantised vectors, by faiss :cite:p:`Douze2024`.
 
     A vector is coded by itself, not by its difference to the centre of its list. That costs a little precision, but
-    vectors that are unlike all others lose no more of it, and lists can be made anew from the codes.
+    vectors that come later and are unlike all others lose little more of it.
     """
 
     file = "vectors.faiss"
@@ -58,14 +59,18 @@ class CompressedStore:
         return len(self) * (self.index.code_size + 8) + self.index.nlist * self.n_dims * 4
 
     def add(self, vectors: Vectors) -> None:
-        """Append vectors; where many are unlike all that are there, make the lists anew."""
-        if self._mapped:
-            self._read_into_memory()
-        strange = self._cosines_to_centres(vectors) < self.nearness
+        """Append vectors; where many are unlike all that are there, build anew of these and the old ones as coded."""
+        self._read_into_memory()
+        if (self._cosines_to_centres(vectors) < self.nearness).mean() > _STRANGERS:
+            old, n = self.index, len(self)
+            old.make_direct_map()
+            parts = list(portions(n))
+            coded = lambda: (old.reconstruct_n(part.start, part.stop - part.start) for part in parts)
+            new = self.build(lambda: chain(coded(), [vectors]), n + len(vectors), self.n_dims, self.seed)
+            self.index, self.nearness = new.index, new.nearness
+            return
         for part in portions(len(vectors)):
             self.index.add(vectors[part])
-        if strange.mean() > _STRANGERS:
-            self._make_lists_anew()
 
     def search(self, queries: Vectors, k: int, n_probes: int) -> tuple[NDArray[np.int64], Vectors]:
         """Return rows and cosines of the nearest vectors in the ``n_probes`` nearest lists, nearest first."""
@@ -86,6 +91,7 @@ class CompressedStore:
         """Write the index into a folder."""
         import faiss
 
+        self._read_into_memory()  # of lists that lie in a file faiss would write down its name alone
         faiss.write_index(self.index, str(folder / self.file))
         np.save(folder / "fit.npy", np.array([self.seed, self.nearness]), allow_pickle=False)
 
@@ -107,6 +113,8 @@ class CompressedStore:
         return float(np.quantile(self._cosines_to_centres(sample), _NEAR))
 
     def _read_into_memory(self) -> None:
+        if not self._mapped:
+            return
         import faiss
 
         lists = faiss.ArrayInvertedLists(self.index.nlist, self.index.code_size)
@@ -115,20 +123,6 @@ class CompressedStore:
         self.index.replace_invlists(lists)
         self._lists = lists  # the index does not keep them alive
         self._mapped = False
-
-    def _make_lists_anew(self) -> None:
-        import faiss
-
-        old = self.index
-        old.make_direct_map()
-        read = lambda: (old.reconstruct_n(part.start, part.stop - part.start) for part in portions(len(self)))
-        sample = _sample(read(), len(self), _n_lists(len(self)), self.seed)
-        new = _train(sample, len(self), self.n_dims, self.seed)
-        faiss.copy_array_to_vector(faiss.vector_to_array(old.sq.trained), new.sq.trained)  # the codes stay as they are
-        self.index = new
-        self.nearness = self._nearness(sample)
-        for vectors in read():
-            new.add(vectors)
 
 
 def _n_lists(n: int) -> int:

@@ -14,11 +14,12 @@ from ._compressed import CompressedStore
 from ._exact import ExactStore
 from ._folder import damaged, read_manifest, write_folder
 from ._labels import Labels
-from ._sources import AnnDataSource, FileSource, check_same_model, settings_of
+from ._sources import ArraySource, FileSource, check_same_model, settings_of
 from ._vectors import Store, Vectors, portions, unit
 from ._voting import Votes, Weights, vote
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 # Up to here comparing with every cell takes about a millisecond a query, and 200 MB at 512 dimensions.
@@ -45,7 +46,7 @@ class Neighbors(NamedTuple):
 class ReferenceIndex:
     r"""Nearest reference cells by cosine, with their labels.
 
-    Made by :meth:`from_anndata`, :meth:`from_files` or :meth:`load`. Up to 100,000 cells are kept as they are and
+    Made by :meth:`from_anndata`, :meth:`from_files`, :meth:`from_embeddings` or :meth:`load`. Up to 100,000 cells are kept as they are and
     search is exact. More are compressed to a byte a dimension, in lists of like cells, by faiss :cite:p:`Douze2024`:
     cosines are then right to about 0.003, and a few of a hundred nearest neighbours are missed (the documentation has
     measurements).
@@ -123,7 +124,46 @@ class ReferenceIndex:
         ValueError
             When there are no cells; when an embedding is zero, NaN or infinite; when a cell has no label.
         """
-        return cls._build([AnnDataSource(adata, use_rep, _names(labels))], use_rep, exact, seed)
+        return cls._build([ArraySource.of_anndata(adata, use_rep, _names(labels))], use_rep, exact, seed)
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings: ArrayLike,
+        labels: pd.DataFrame | None = None,
+        *,
+        use_rep: str = "X_scGPT",
+        settings: Mapping[str, Any] | None = None,
+        exact: bool | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Build an index of embeddings that stand in no AnnData.
+
+        Parameters
+        ----------
+        embeddings
+            ``(n, n_dims)``; rows are scaled to length 1.
+        labels
+            One row for each embedding; all columns are kept.
+        use_rep
+            Key of ``.obsm`` where the embeddings of later data stand.
+        settings
+            Provenance, as in ``.uns["scgpt"]["X_scGPT"]``.
+        exact
+            As in :meth:`from_anndata`.
+        seed
+            As in :meth:`from_anndata`.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`from_anndata`; and when there are not as many labels as embeddings.
+        """
+        columns = () if labels is None else tuple(labels.columns)
+        source = ArraySource(embeddings, labels, columns, settings or {}, use_rep)
+        if labels is not None and len(labels) != source.n_obs:
+            raise ValueError(f"There are {source.n_obs} embeddings and {len(labels)} rows of labels.")
+        return cls._build([source], use_rep, exact, seed)
 
     @classmethod
     def from_files(
@@ -167,7 +207,7 @@ class ReferenceIndex:
         return cls._build([FileSource(path, use_rep, _names(labels)) for path in paths], use_rep, exact, seed)
 
     @classmethod
-    def _build(cls, sources: Sequence[AnnDataSource | FileSource], use_rep: str, exact: bool | None, seed: int) -> Self:
+    def _build(cls, sources: Sequence[ArraySource | FileSource], use_rep: str, exact: bool | None, seed: int) -> Self:
         first, n = sources[0], sum(source.n_obs for source in sources)
         for source in sources[1:]:
             if source.n_dims != first.n_dims:
@@ -241,11 +281,11 @@ class ReferenceIndex:
         KeyError, ValueError
             As in :meth:`from_anndata`; and when the embedding is by another model.
         """
-        source = AnnDataSource(adata, self.use_rep, self.labels)
+        source = ArraySource.of_anndata(adata, self.use_rep, self.labels)
         check_same_model(self.settings, source.settings, "the cells to add")
         if source.n_obs == 0:
             return
-        vectors = unit(adata.obsm[self.use_rep], self.n_dims)
+        vectors = unit(source.vectors, self.n_dims)
         n = len(self) + source.n_obs
         if isinstance(self._store, ExactStore) and not _is_exact(n, self._exact):
             kept = self._store.vectors
@@ -286,9 +326,9 @@ class ReferenceIndex:
         from anndata import AnnData
 
         if isinstance(query, AnnData):
-            source = AnnDataSource(query, use_rep or self.use_rep, ())
+            source = ArraySource.of_anndata(query, use_rep or self.use_rep, ())
             check_same_model(self.settings, source.settings, "the query")
-            query = query.obsm[use_rep or self.use_rep]
+            query = source.vectors
         return Neighbors(*self._store.search(unit(query, self.n_dims), k, n_probes))
 
     def check_model(self, settings: Mapping[str, Any], what: str = "the query") -> None:

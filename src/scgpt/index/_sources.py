@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -28,25 +28,30 @@ _SETTINGS = (
 _HASHES = ("model_sha256", "checkpoint_sha256")
 
 
-class AnnDataSource:
-    """Embeddings and labels of an AnnData."""
+class ArraySource:
+    """Embeddings in memory, and the labels beside them."""
 
-    def __init__(self, adata: AnnData, use_rep: str, labels: Sequence[str]):
-        self.name = "the AnnData"
-        _check_key(use_rep, list(adata.obsm), self.name)
-        obs: Any = adata.obs
+    def __init__(self, vectors: Any, obs: Any, labels: Sequence[str], settings: Mapping[str, Any], use_rep: str):
+        self.name = "the reference"
+        self.vectors = vectors if hasattr(vectors, "dtype") else np.asarray(vectors)
+        self.n_dims = _width(self.vectors.shape, use_rep, self.name)
+        self.n_obs = len(self.vectors)
         for column in labels:
             _check_column(column, list(obs.columns), self.name)
-        self._vectors = np.asarray(adata.obsm[use_rep])
-        self.n_obs = adata.n_obs
-        self.n_dims = _width(self._vectors.shape, use_rep, self.name)
         self.labels = {c: Labels.of_column(obs[c], c, self.name) for c in labels}
-        self.settings = settings_of(adata.uns.get("scgpt", {}).get(use_rep, {}))
+        self.settings = settings_of(settings)
+
+    @classmethod
+    def of_anndata(cls, adata: AnnData, use_rep: str, labels: Sequence[str]) -> Self:
+        """Read what an AnnData holds."""
+        check_key(use_rep, list(adata.obsm), "the AnnData")
+        made = adata.uns.get("scgpt", {}).get(use_rep, {})
+        return cls(np.asarray(adata.obsm[use_rep]), adata.obs, labels, made, use_rep)
 
     def read(self) -> Iterator[Vectors]:
         """Yield unit vectors in portions."""
         for part in portions(self.n_obs):
-            yield unit(self._vectors[part], self.n_dims, part.start)
+            yield unit(self.vectors[part], self.n_dims, part.start)
 
 
 class FileSource:
@@ -65,7 +70,7 @@ class FileSource:
         with h5py.File(self.path, "r") as file:
             if not {"obs", "obsm"} <= set(file):
                 raise ValueError(f"{self.path} is not an h5ad file: it lacks obs or obsm.")
-            _check_key(use_rep, list(file["obsm"]), self.name)
+            check_key(use_rep, list(file["obsm"]), self.name)
             vectors = file["obsm"][use_rep]
             shape: tuple[int, ...] = getattr(vectors, "shape", ())
             self.n_dims = _width(shape, use_rep, self.name)
@@ -122,7 +127,7 @@ def _series(values: Any) -> Any:
     return pd.Series(values)
 
 
-def _check_key(use_rep: str, there: list[str], where: str) -> None:
+def check_key(use_rep: str, there: list[str], where: str) -> None:
     if use_rep not in there:
         raise KeyError(
             f"There is no .obsm[{use_rep!r}] in {where}, only {there}; write it with scgpt.tl.embed, or name another "

@@ -7,6 +7,9 @@ from scgpt._lazy import lazy
 if TYPE_CHECKING:
     from ._embed import embed
     from ._integrate import integrate
+    from ._map_reference import map_reference
 
-__all__ = ["embed", "integrate"]
-__getattr__, __dir__ = lazy(__name__, {"embed": "._embed", "integrate": "._integrate"})
+__all__ = ["embed", "integrate", "map_reference"]
+__getattr__, __dir__ = lazy(
+    __name__, {"embed": "._embed", "integrate": "._integrate", "map_reference": "._map_reference"}
+)
