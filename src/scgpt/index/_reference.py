@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-# Up to here comparing with every cell takes about a millisecond a query, and 200 MB at 512 dimensions.
+# Up to here comparing with every cell takes some milliseconds a query, and 200 MB at 512 dimensions.
 _EXACT_UP_TO = 100_000
 # Lists of a compressed index that a query looks into; see benchmarks/index.py.
 _N_PROBES = 32
