@@ -54,9 +54,9 @@ def test_a_compressed_index_finds_nearly_the_same(embedded):
     assert recall(found, exact) > 0.95
     assert (np.diff(found.similarities, axis=1) <= 0).all()
     true = np.take_along_axis(cosines_of(query.obsm["X_scGPT"], cells.obsm["X_scGPT"]), found.rows, axis=1)
-    assert np.abs(found.similarities - true).max() < 0.01
+    assert np.abs(found.similarities - true).max() < 0.002
     assert not index.is_exact
-    assert index.nbytes < 0.4 * cells.obsm["X_scGPT"].nbytes  # 32 bytes and a number of 8, instead of 128
+    assert index.nbytes == 4000 * (32 + 8 + 16) + (63 + 32) * 32 * 4  # codes, numbers, fine codes; centres, rotation
 
 
 def test_more_probes_find_more(embedded):

@@ -1,8 +1,8 @@
-"""Vectors of one byte a dimension in lists of like ones: for references that are large."""
+"""Vectors of a byte and a half a dimension in lists of like ones: for references that are large."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -10,26 +10,39 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _fine
+from ._fine import FineCodes
 from ._vectors import Vectors, portions
 
 # Vectors for each list that its centre is found from; more make no better centres.
 _SAMPLE_OF_LIST = 64
-# Vectors farther from all centres than 99 % of those that the centres were found from are strangers. One in ten means
-# that cells of a new kind came, which no list or range of values is made for.
-_NEAR, _STRANGERS = 0.01, 0.1
+# Candidates for each neighbour that the finer codes choose from.
+_CANDIDATES = 4
+# Vectors farther from all centres than all but this share of those that the centres were found from are strangers, and
+# more than that share of strangers among new vectors means that cells of a new kind came.
+_NEAR, _STRANGERS = 0.001, 0.01
 
 
 class CompressedStore:
     """Inverted lists of scalar-quantised vectors, by faiss :cite:p:`Douze2024`.
 
-    A vector is coded by itself, not by its difference to the centre of its list. That costs a little precision, but
-    vectors that come later and are unlike all others lose little more of it.
+    Vectors are rotated at random first. A few directions of an embedding hold most of its variance, and coding these as
+    coarsely as their range demands would blur all cosines; after a rotation all directions are alike.
+
+    Where faiss has found candidates, four bits more of each dimension put them in order.
+
+    What is coded is the difference to the centre of a list: three times finer than the vector itself, but wrong for
+    vectors that come later and are far from all centres. So for these the index is built anew.
     """
 
     file = "vectors.faiss"
 
-    def __init__(self, index: Any, seed: int, nearness: float, mapped: bool = False):
+    def __init__(
+        self, index: Any, fine: FineCodes, rotation: Vectors, seed: int, nearness: float, mapped: bool = False
+    ):
         self.index = index
+        self.fine = fine
+        self.rotation = rotation
         self.seed = seed
         self.nearness = nearness
         self._mapped = mapped
@@ -37,12 +50,16 @@ class CompressedStore:
     @classmethod
     def build(cls, read: Callable[[], Iterable[Vectors]], n: int, n_dims: int, seed: int) -> Self:
         """Build from vectors that are read in portions, twice."""
-        sample = _sample(read(), n, _n_lists(n), seed)
-        store = cls(_train(sample, n, n_dims, seed), seed, 0.0)
-        store.nearness = store._nearness(sample)
+        rotation = _rotation(n_dims, seed)
+        sample = _sample(read(), n, _n_lists(n), seed) @ rotation
+        fine = np.empty((n, -(-n_dims // 2)), np.uint8)
+        store = cls(_train(sample, n, n_dims, seed), fine, rotation, seed, 0.0)
+        store.nearness = float(np.quantile(store._cosines_to_centres(sample), _NEAR))
         del sample
         for vectors in read():
-            store.index.add(vectors)
+            rotated = vectors @ rotation
+            fine[len(store) : len(store) + len(vectors)] = _fine.encode(store.index, rotated)
+            store.index.add(rotated)
         return store
 
     def __len__(self) -> int:
@@ -55,36 +72,45 @@ class CompressedStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of codes, row numbers and centres in bytes."""
-        return len(self) * (self.index.code_size + 8) + self.index.nlist * self.n_dims * 4
+        """Size of codes, row numbers, centres and rotation in bytes."""
+        codes = len(self) * (self.index.code_size + 8) + self.fine.nbytes
+        return codes + (self.index.nlist + self.n_dims) * self.n_dims * 4
 
     def add(self, vectors: Vectors) -> None:
         """Append vectors; where many are unlike all that are there, build anew of these and the old ones as coded."""
         self._read_into_memory()
-        if (self._cosines_to_centres(vectors) < self.nearness).mean() > _STRANGERS:
+        rotated = vectors @ self.rotation
+        if (self._cosines_to_centres(rotated) < self.nearness).mean() > _STRANGERS:
             old, n = self.index, len(self)
             old.make_direct_map()
-            parts = list(portions(n))
-            coded = lambda: (old.reconstruct_n(part.start, part.stop - part.start) for part in parts)
+            steps = _fine.steps_of(old)
+
+            def coded() -> Iterator[Vectors]:
+                for part in portions(n):
+                    rough = old.reconstruct_n(part.start, part.stop - part.start)
+                    yield (rough + _fine.decode(self.fine[part], steps)) @ self.rotation.T
+
             new = self.build(lambda: chain(coded(), [vectors]), n + len(vectors), self.n_dims, self.seed)
-            self.index, self.nearness = new.index, new.nearness
+            self.index, self.fine, self.nearness = new.index, new.fine, new.nearness
             return
-        for part in portions(len(vectors)):
-            self.index.add(vectors[part])
+        self.fine = np.concatenate([self.fine, _fine.encode(self.index, rotated)])
+        self.index.add(rotated)
 
     def search(self, queries: Vectors, k: int, n_probes: int) -> tuple[NDArray[np.int64], Vectors]:
         """Return rows and cosines of the nearest vectors in the ``n_probes`` nearest lists, nearest first."""
         import faiss
 
-        rows = np.full((len(queries), k), -1, np.int64)
-        cosines = np.empty((len(queries), k), np.float32)
+        queries = queries @ self.rotation
+        n_candidates = min(_CANDIDATES * k, len(self))
+        rows = np.full((len(queries), n_candidates), -1, np.int64)
+        cosines = np.empty((len(queries), n_candidates), np.float32)
         todo = np.arange(len(queries))
         while len(todo):
             options = faiss.SearchParametersIVF(nprobe=min(n_probes, self.index.nlist))
-            cosines[todo], rows[todo] = self.index.search(np.ascontiguousarray(queries[todo]), k, params=options)
-            # These lists held fewer than k vectors: look into more.
-            todo = todo[(rows[todo] < 0).any(axis=1)]
+            cosines[todo], rows[todo] = self.index.search(queries[todo], n_candidates, params=options)
+            todo = todo[(rows[todo, :k] < 0).any(axis=1)]  # these lists held fewer than k vectors: look into more
             n_probes *= 4
+        rows, cosines = _fine.rerank(self.fine, _fine.steps_of(self.index), queries, rows, cosines, k)
         return rows, np.clip(cosines, -1, 1, out=cosines)
 
     def save(self, folder: Path) -> None:
@@ -93,6 +119,8 @@ class CompressedStore:
 
         self._read_into_memory()  # of lists that lie in a file faiss would write down its name alone
         faiss.write_index(self.index, str(folder / self.file))
+        np.save(folder / "fine.npy", self.fine, allow_pickle=False)
+        np.save(folder / "rotation.npy", self.rotation, allow_pickle=False)
         np.save(folder / "fit.npy", np.array([self.seed, self.nearness]), allow_pickle=False)
 
     @classmethod
@@ -104,13 +132,16 @@ class CompressedStore:
         if not isinstance(index, faiss.IndexIVFScalarQuantizer):
             raise ValueError(f"it holds a {type(index).__name__}")
         seed, nearness = np.load(folder / "fit.npy", allow_pickle=False)
-        return cls(index, int(seed), float(nearness), mapped=True)
+        rotation = np.load(folder / "rotation.npy", allow_pickle=False)
+        if rotation.shape != (index.d, index.d):
+            raise ValueError(f"its rotation is of shape {rotation.shape}")
+        fine = np.load(folder / "fine.npy", mmap_mode="r", allow_pickle=False)
+        if fine.shape != (index.ntotal, -(-index.d // 2)):
+            raise ValueError(f"its fine codes are of shape {fine.shape}")
+        return cls(index, fine, rotation, int(seed), float(nearness), mapped=True)
 
     def _cosines_to_centres(self, vectors: Vectors) -> Vectors:
         return self.index.quantizer.search(vectors, 1)[0][:, 0]
-
-    def _nearness(self, sample: Vectors) -> float:
-        return float(np.quantile(self._cosines_to_centres(sample), _NEAR))
 
     def _read_into_memory(self) -> None:
         if not self._mapped:
@@ -127,6 +158,10 @@ class CompressedStore:
 
 def _n_lists(n: int) -> int:
     return max(1, int(n**0.5))
+
+
+def _rotation(n_dims: int, seed: int) -> Vectors:
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((n_dims, n_dims)))[0].astype(np.float32)
 
 
 def _sample(vectors: Iterable[Vectors], n: int, n_lists: int, seed: int) -> Vectors:
@@ -149,7 +184,7 @@ def _train(sample: Vectors, n: int, n_dims: int, seed: int) -> Any:
         _n_lists(n),
         faiss.ScalarQuantizer.QT_8bit,
         faiss.METRIC_INNER_PRODUCT,
-        False,
+        True,
     )
     index.cp.seed = seed
     index.cp.spherical = True
