@@ -37,8 +37,8 @@ def encode(index: Any, vectors: Vectors) -> FineCodes:
 def decode(codes: FineCodes, steps: Vectors) -> Vectors:
     """Return the errors, ``(..., n_dims)``."""
     levels = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], -1)[..., : len(steps)]
-    errors: Vectors = ((levels.astype(np.float32) + 0.5) / _LEVELS - 0.5) * steps
-    return errors
+    shares = (levels.astype(np.float32) + np.float32(0.5)) / np.float32(_LEVELS) - np.float32(0.5)
+    return shares * steps
 
 
 def rerank(

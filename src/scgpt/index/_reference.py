@@ -47,9 +47,8 @@ class ReferenceIndex:
     r"""Nearest reference cells by cosine, with their labels.
 
     Made by :meth:`from_anndata`, :meth:`from_files`, :meth:`from_embeddings` or :meth:`load`. Up to 100,000 cells are kept as they are and
-    search is exact. More are compressed to a byte a dimension, in lists of like cells, by faiss :cite:p:`Douze2024`:
-    cosines are then right to about 0.003, and a few of a hundred nearest neighbours are missed (the documentation has
-    measurements).
+    search is exact. More are compressed to a byte and a half a dimension, in lists of like cells, by faiss
+    :cite:p:`Douze2024`: a few of a hundred nearest neighbours are then missed (the documentation has measurements).
 
     Parameters
     ----------
@@ -268,7 +267,7 @@ class ReferenceIndex:
         """Append the cells of a data set, which has the same key of ``.obsm`` and columns of ``.obs``.
 
         The index is then what it would be if it had been built of all cells at once: exactly so where it is exact; a
-        compressed one finds new lists when the cells are unlike those that it has. A folder that it was loaded from
+        compressed one is built anew, of cells as they were compressed, when many are unlike those that it has. A folder that it was loaded from
         stays as it is until :meth:`save`.
 
         Parameters
