@@ -63,7 +63,10 @@ katex_prerender = shutil.which(katex.NODEJS_BINARY) is not None
 # -- References ------------------------------------------------------------------------------------------------------
 
 nitpicky = True
-nitpick_ignore: list[tuple[str, str]] = []  # links that cannot be made to work from here
+nitpick_ignore = [  # links that cannot be made to work from here
+    ("py:class", "scgpt.index._vectors.Store"),  # what ReferenceIndex is made of, which users do not make themselves
+    ("py:class", "scgpt.index._labels.Labels"),
+]
 intersphinx_mapping = {
     "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
     "lightning": ("https://lightning.ai/docs/pytorch/stable/", None),

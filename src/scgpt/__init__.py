@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy
 
 if TYPE_CHECKING:
-    from . import data, hub, metrics, model, module, nn, pl, tl, train
+    from . import data, hub, index, metrics, model, module, nn, pl, tl, train
+    from .index import ReferenceIndex
 
-__all__ = ["data", "hub", "metrics", "model", "module", "nn", "pl", "tl", "train"]
+__all__ = ["ReferenceIndex", "data", "hub", "index", "metrics", "model", "module", "nn", "pl", "tl", "train"]
 
 
 def _refuse_the_authors_package() -> None:
@@ -23,4 +24,4 @@ def _refuse_the_authors_package() -> None:
 
 
 _refuse_the_authors_package()
-__getattr__, __dir__ = lazy(__name__, {name: f".{name}" for name in __all__})
+__getattr__, __dir__ = lazy(__name__, {name: f".{name}" for name in __all__} | {"ReferenceIndex": ".index"})

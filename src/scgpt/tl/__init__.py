@@ -8,6 +8,14 @@ if TYPE_CHECKING:
     from ._annotate import annotate
     from ._embed import embed
     from ._integrate import integrate
+    from ._map_reference import map_reference
 
-__all__ = ["annotate", "embed", "integrate"]
-__getattr__, __dir__ = lazy(__name__, {"annotate": "._annotate", "embed": "._embed", "integrate": "._integrate"})
+_VERBS = {
+    "annotate": "._annotate",
+    "embed": "._embed",
+    "integrate": "._integrate",
+    "map_reference": "._map_reference",
+}
+
+__all__ = ["annotate", "embed", "integrate", "map_reference"]
+__getattr__, __dir__ = lazy(__name__, _VERBS)

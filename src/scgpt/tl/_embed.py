@@ -65,7 +65,8 @@ def embed(
     ``adata.obsm[key_added]``
         ``(n_obs, d_model)`` float32, of length 1 each.
     ``adata.uns["scgpt"][key_added]``
-        Provenance: parameters, package version, checkpoint and its hash, matched and unmatched genes.
+        Provenance: parameters, package version, checkpoint and its hash, the hash of the model in use, matched and
+        unmatched genes.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def embed(
     from scgpt.data import check_anndata
     from scgpt.model import SCGPT, resolve_precision
 
-    from ._provenance import record
+    from ._provenance import fingerprint, record
 
     check_anndata(adata)
     if copy:
@@ -109,6 +110,7 @@ def embed(
         key_added,
         function="scgpt.tl.embed",
         report=model.load_report,
+        model_sha256=fingerprint(model),
         layer=model.layer_of(layer),
         gene_key=match.key,
         max_length=model.tokenizer.max_length if max_length is None else max_length,

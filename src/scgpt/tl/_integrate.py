@@ -142,7 +142,7 @@ def integrate(
     from scgpt.hub import check_target
     from scgpt.model import SCGPT
 
-    from ._provenance import record
+    from ._provenance import fingerprint, record
 
     train_kwargs = dict(train_kwargs or {})
     if own := sorted({"max_epochs", "enable_progress_bar", "seed"} & set(train_kwargs)):
@@ -212,6 +212,7 @@ def integrate(
     if report is not None and checkpoint is not None:
         report = replace(report, sha256=checkpoint.report.sha256)  # of the weights that it started from
     embedding = trained.get_latent_representation(progress_bar=progress_bar)
+    by = fingerprint(trained)
     start = 0
     for key, adata in studies.items():
         adata.obsm[key_added] = embedding[start : start + adata.n_obs]
@@ -221,6 +222,7 @@ def integrate(
             key_added,
             function="scgpt.tl.integrate",
             report=report,
+            model_sha256=by,
             batch_key=batch_key,
             layer=layer or "X",
             scale=joint.uns["scale"][key],

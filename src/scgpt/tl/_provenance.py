@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from scgpt.hub import LoadReport
+    from scgpt.model import SCGPT
 
 
 def record(adata: AnnData, key: str, *, function: str, report: LoadReport | None, **parameters: Any) -> None:
@@ -36,3 +39,18 @@ def record(adata: AnnData, key: str, *, function: str, report: LoadReport | None
         **parameters,
     }
     adata.uns["scgpt"] = everything
+
+
+def fingerprint(model: SCGPT) -> str:
+    """Return a SHA-256 of all that a cell's embedding depends on: weights, network, tokenizer and vocabulary.
+
+    Unlike the hash of a checkpoint's file it is there for models that were trained here, and stays when a model is saved
+    in another format.
+    """
+    network = model.module.network
+    about = [network.config.to_dict(), model.tokenizer.settings(), list(model.vocab.tokens)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
