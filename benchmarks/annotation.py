@@ -172,8 +172,9 @@ def knn_pca(cells, train, seed, epochs):
 
 def knn_distance(cells, train, seed, epochs):
     """kNN on PCA whose confidence falls with the distance to the nearest training cells; it is no probability."""
-    from scgpt.metrics import baselines
     from sklearn.neighbors import NearestNeighbors
+
+    from scgpt.metrics import baselines
 
     baselines.knn_pca(cells, LABEL, train=train, seed=seed, key_added="predicted")
     baselines.pca(cells, n_top_genes=2000, train=train, seed=seed, key_added="X_pca")
