@@ -125,7 +125,7 @@ def annotate(
     from scgpt.hub import check_target
     from scgpt.model import SCGPTAnnotator
 
-    from ._provenance import record
+    from ._provenance import fingerprint, record
 
     check_anndata(adata)
     if not 0 <= min_confidence <= 1:
@@ -170,6 +170,7 @@ def annotate(
         f"{key_added}_label",
         function="scgpt.tl.annotate",
         report=annotator.load_report,
+        model_sha256=fingerprint(annotator),
         labels_key=labels_key or "",
         layer=layer or "X",
         types=list(annotator.labels),

@@ -28,7 +28,9 @@ FROM_SCRATCH: dict[str, Any] = {
         "objectives": {"zero": 1000, "dar": 30},
         "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
     },
+    # Small data are learnt by heart when they are seen more often, and clusters of one type come apart.
     "cells_seen": 100_000,
+    "epochs": (5, 30),
 }
 # Where zeros are tokens, "zero" asks of hidden genes alone: what would be dropped is hidden.
 HIDDEN = {"drop_share": 0.0, "mask_share": FROM_SCRATCH["training"]["drop_share"]}
@@ -95,7 +97,7 @@ def integrate(
         Whether chosen genes that a cell does not express are tokens too, as in the authors' fine-tuning. It
         multiplies the time that a step takes.
     max_epochs
-        Passes over the cells. By default as many as see 100,000 cells from scratch, but 5 to 50; 15 from pretrained
+        Passes over the cells. By default as many as see 100,000 cells from scratch, but 5 to 30; 15 from pretrained
         weights, as the authors fine-tune.
     seed
         Of weights, order, masks and dropout.
@@ -194,7 +196,7 @@ def integrate(
         trained = SCGPT.from_pretrained(checkpoint, joint, fresh=fresh, n_batches=n_batches, **network)
         trained.tokenizer = replace(trained.tokenizer, **tokens)
     if max_epochs is None:
-        max_epochs = recipe.get("max_epochs") or _epochs(recipe["cells_seen"], joint.n_obs)
+        max_epochs = recipe.get("max_epochs") or _epochs(recipe, joint.n_obs)
     # Without types there is nothing to keep cells away from; and a batch's statistics are those of cells trained on.
     training = {"train_size": 1.0, "seed": seed} | deepcopy(recipe["training"])
     if checkpoint is None and include_zeros:
@@ -309,5 +311,6 @@ def _study(
     return Study(adata, genes, batches, layer)
 
 
-def _epochs(cells_seen: int, n_cells: int) -> int:
-    return max(5, min(50, round(cells_seen / n_cells)))
+def _epochs(recipe: Mapping[str, Any], n_cells: int) -> int:
+    fewest, most = recipe["epochs"]
+    return max(fewest, min(most, round(recipe["cells_seen"] / n_cells)))
