@@ -34,7 +34,7 @@ from pathlib import Path
 import _data
 import numpy as np
 import pandas as pd
-from integration import machine
+from _runs import machine
 
 RESULTS = Path(__file__).parent / "results" / "index"
 N_DIMS, N_CENTRES, N_QUERIES, K = 512, 1000, 500, 10

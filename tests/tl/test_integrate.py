@@ -123,8 +123,17 @@ def test_copies_come_in_the_shape_of_the_data(cells, studies):
         assert "_scvi_batch" not in given.obs
 
 
-def test_a_saved_model_embeds_new_cells_of_its_batches(cells, tmp_path):
+def test_a_saved_model_embeds_new_cells(cells, tmp_path):
     integrate(cells, save=tmp_path / "model")
+    model = SCGPT.load(tmp_path / "model", adata=False)
+    new = cells[[7, 2, 30]].copy()
+    new.obs["batch"] = "c"  # the encoder knows no batches
+    embedding = model.get_latent_representation(new, progress_bar=False)
+    np.testing.assert_allclose(embedding, cells.obsm["X_scGPT"][[7, 2, 30]], atol=1e-5)
+
+
+def test_a_saved_model_with_a_norm_of_batches_embeds_new_cells_of_these(cells, tmp_path):
+    integrate(cells, save=tmp_path / "model", network_kwargs={"input_norm": "domain"})
     model = SCGPT.load(tmp_path / "model", adata=False)
     new = cells[[7, 2, 30]].copy()
     embedding = model.get_latent_representation(new, progress_bar=False)
