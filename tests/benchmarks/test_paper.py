@@ -20,3 +20,19 @@ def test_stand_ins_go_the_whole_way(tmp_path):
     for row in scores.values():
         assert f"{row['AvgBIO']:.3f}" in shown
     assert "published" not in shown
+
+
+@pytest.mark.slow
+def test_stand_ins_are_annotated(tmp_path):
+    shown = run("--annotate", "pancreas", "--quick", "--json", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert set(scores) == {"scGPT, fine-tuned", "logistic regression"}
+    assert scores["logistic regression"]["accuracy"] > 0.6
+    assert f"{scores['scGPT, fine-tuned']['macro_F1']:.3f}" in shown
+    assert "published" not in shown
+
+
+def test_annotation_asks_for_its_files():
+    failed = subprocess.run([sys.executable, SCRIPT, "--annotate", "myeloid"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "--annotate needs --reference and --query" in failed.stderr
