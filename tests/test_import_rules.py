@@ -14,6 +14,7 @@ import scgpt
 
 SOURCE = Path(scgpt.__file__).parent
 FLOORS = {
+    "_folders": 0,
     "_lazy": 0,
     "_messages": 0,
     "_token_batch": 0,
@@ -34,7 +35,7 @@ FLOORS = {
 # Could be lifted out and used alone: imports nothing of scgpt.
 APART = {"metrics"}
 # Beyond the standard library and rooms below; rooms that are not named here may import what they like.
-THIRD_PARTY = {"_lazy": set(), "_messages": set(), "_token_batch": {"torch"}, "nn": {"torch"}}
+THIRD_PARTY = {"_folders": set(), "_lazy": set(), "_messages": set(), "_token_batch": {"torch"}, "nn": {"torch"}}
 # What a room uses where it is there: imported inside functions alone.
 OPTIONAL = {"nn": {"flash_attn"}}
 # Other limits of a room on modules that it could import by its floor.

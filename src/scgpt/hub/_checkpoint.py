@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -17,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scgpt._folders import written_whole
 from scgpt._messages import listed
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig, ScGPTNetwork
@@ -259,10 +258,9 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
     """
     folder = Path(folder).resolve()
     check_target(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with written_whole(folder) as new:
         save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}, new / WEIGHTS)
+        (new / WEIGHTS).chmod(0o644)  # what safetensors makes is private
         settings = {
             "format": FORMAT,
             "scgpt-tools": version("scgpt-tools"),
@@ -274,22 +272,6 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         (new / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
         checkpoint.vocab.save(new / VOCAB)
         (new / REGISTRY).write_text(json.dumps(checkpoint.registry, indent=1), encoding="utf-8")
-        new.chmod(0o755)  # what mkdtemp and safetensors make is private
-        (new / WEIGHTS).chmod(0o644)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            folder.rename(old / "old")
-            try:
-                new.rename(folder)
-            except OSError:
-                (old / "old").rename(folder)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def check_target(folder: Path, overwrite: bool = False) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from scgpt._folders import written_whole
 
 MANIFEST = "index.json"
 KIND, FORMAT = "scgpt reference index", 1
@@ -42,28 +42,11 @@ def write_folder(folder: Path, write: Callable[[Path], None], about: dict[str, A
             raise FileExistsError(
                 f"{folder} already exists; pass overwrite=True to replace it, or name another folder."
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with written_whole(folder) as new:
         write(new)
         listed = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(new.iterdir())}
         manifest = {"kind": KIND, "format": FORMAT, **about, "files": listed}
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        new.chmod(0o755)  # what mkdtemp makes is private
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            folder.rename(old / "old")
-            try:
-                new.rename(folder)
-            except OSError:
-                (old / "old").rename(folder)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def read_manifest(folder: Path, verify: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ._calibration import fit_temperature
 from ._embedding import Precision, _rows
 from ._scgpt import SCGPT
 
-# Chosen on an inner fold of the training cells of pbmc_facs.
+# Those of integration, with the classifier added; not tuned for annotation.
 FROM_SCRATCH: dict[str, Any] = {
     "network": {"norm": "pre", "zero": True, "dropout": 0.0},
     "training": {

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from scgpt._folders import written_whole
+
+
+def test_a_folder_appears_when_all_is_written(tmp_path):
+    folder = tmp_path / "deep" / "folder"
+    with written_whole(folder) as new:
+        (new / "file").write_text("new")
+        assert not folder.exists()
+    assert (folder / "file").read_text() == "new"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_where_writing_fails_nothing_has_changed(tmp_path, there):
+    folder = tmp_path / "folder"
+    if there:
+        folder.mkdir()
+        (folder / "old").write_text("old")
+    with pytest.raises(OSError, match="disk full"), written_whole(folder) as new:
+        (new / "file").write_text("half")
+        raise OSError("disk full")
+    assert [path.name for path in tmp_path.rglob("*")] == (["folder", "old"] if there else [])
+
+
+def test_what_is_replaced_comes_back_where_the_last_step_fails(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    rename = Path.rename
+
+    def fail(self, target):
+        # only the new folder cannot take its place
+        if Path(target) == folder and self.name != "old":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"), written_whole(folder) as new:
+        (new / "file").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]
