@@ -32,7 +32,9 @@ import numpy as np
 import pandas as pd
 
 RUNS = _runs.RESULTS / "integration"
-PRETRAINED, QUICKLY_PRETRAINED = RUNS / "pretrained", RUNS / "pretrained_quickly"  # not in the repository
+# Models that a method starts from; not in the repository.
+PRETRAINED, QUICKLY_PRETRAINED = RUNS / "pretrained", RUNS / "pretrained_quickly"
+SCVI_MODELS = RUNS / "scvi_models"
 DATA = {"kang_8donors": ("donor", "cell_type"), "sc_mixology": ("batch", "cell_line")}
 SEEDS = 5
 KEY = "X_embedding"
@@ -40,7 +42,15 @@ QUICK_CELLS, QUICK_EPOCHS = 300, 1
 N_TOP_GENES = 1200
 
 
-def scgpt_from_scratch(adata, train, batch, label, seed, epochs, **changes):
+def batch_key(data: str) -> str:
+    return DATA[data][0]
+
+
+def scvi_model(data: str, seed: int) -> Path:
+    return SCVI_MODELS / f"{data}.{seed}"
+
+
+def scgpt_from_scratch(adata, train, data, seed, epochs, **changes):
     """``scgpt.tl.integrate`` with its defaults on the training cells; the model that it saves embeds all cells."""
     import scgpt
     from scgpt.model import SCGPT
@@ -49,7 +59,7 @@ def scgpt_from_scratch(adata, train, batch, label, seed, epochs, **changes):
         fitted = adata[train].copy()
         scgpt.tl.integrate(
             fitted,
-            batch_key=batch,
+            batch_key=batch_key(data),
             n_top_genes=N_TOP_GENES,
             max_epochs=epochs,
             seed=seed,
@@ -63,14 +73,14 @@ def scgpt_from_scratch(adata, train, batch, label, seed, epochs, **changes):
         adata.obsm[KEY] = model.get_latent_representation(chosen, progress_bar=False)
 
 
-def scgpt_briefly(adata, train, batch, label, seed, epochs, **changes):
+def scgpt_briefly(adata, train, data, seed, epochs, **changes):
     """The same for 30 epochs, to compare with the next."""
-    scgpt_from_scratch(adata, train, batch, label, seed, epochs or 30, **changes)
+    scgpt_from_scratch(adata, train, data, seed, epochs or 30, **changes)
 
 
-def scgpt_with_zeros(adata, train, batch, label, seed, epochs):
+def scgpt_with_zeros(adata, train, data, seed, epochs):
     """Briefly, with the genes that a cell does not express as tokens."""
-    scgpt_briefly(adata, train, batch, label, seed, epochs, include_zeros=True)
+    scgpt_briefly(adata, train, data, seed, epochs, include_zeros=True)
 
 
 def pretrained(epochs: int | None) -> Path:
@@ -97,46 +107,49 @@ def pretrained(epochs: int | None) -> Path:
     return folder
 
 
-def scgpt_zero_shot(adata, train, batch, label, seed, epochs):
+def scgpt_zero_shot(adata, train, data, seed, epochs):
     import scgpt
 
     scgpt.tl.embed(adata, pretrained(epochs), key_added=KEY, progress_bar=False)
 
 
-def scgpt_fine_tuned(adata, train, batch, label, seed, epochs):
+def scgpt_fine_tuned(adata, train, data, seed, epochs):
     """``scgpt.tl.integrate`` from the pretrained weights, with the authors' settings."""
-    scgpt_from_scratch(adata, train, batch, label, seed, epochs, model=pretrained(epochs))
+    scgpt_from_scratch(adata, train, data, seed, epochs, model=pretrained(epochs))
 
 
-def hvg_pca(adata, train, batch, label, seed, epochs):
+def hvg_pca(adata, train, data, seed, epochs):
     from scgpt.metrics import baselines
 
-    baselines.pca(adata, batch_key=batch, n_top_genes=N_TOP_GENES, train=train, seed=seed, key_added=KEY)
+    baselines.pca(adata, batch_key=batch_key(data), n_top_genes=N_TOP_GENES, train=train, seed=seed, key_added=KEY)
 
 
-def harmony(adata, train, batch, label, seed, epochs):
+def harmony(adata, train, data, seed, epochs):
     from scgpt.metrics import baselines
 
-    baselines.harmony(adata, batch, n_top_genes=N_TOP_GENES, seed=seed, key_added=KEY)
+    baselines.harmony(adata, batch_key(data), n_top_genes=N_TOP_GENES, seed=seed, key_added=KEY)
 
 
-def scvi(adata, train, batch, label, seed, epochs):
+def scvi(adata, train, data, seed, epochs):
     from scgpt.metrics import baselines
 
     baselines.scvi(
-        adata, batch, n_top_genes=N_TOP_GENES, train=train, max_epochs=epochs, seed=seed, progress_bar=False,
-        key_added=KEY,
+        adata, batch_key(data), n_top_genes=N_TOP_GENES, train=train, max_epochs=epochs, seed=seed, progress_bar=False,
+        save=None if epochs else scvi_model(data, seed), key_added=KEY,
     )  # fmt: skip
 
 
-def scanvi(adata, train, batch, label, seed, epochs):
+def scanvi(adata, train, data, seed, epochs):
+    """On top of the scVI of the same seed, whose training its time does not count where that is kept."""
     from scgpt.metrics import baselines
 
+    batch, label = DATA[data]
     # The test cells' labels are hidden from it.
     adata.obs["known_label"] = np.where(train, adata.obs[label].astype(str), "Unknown")
+    kept = scvi_model(data, seed)
     baselines.scanvi(
         adata, batch, "known_label", n_top_genes=N_TOP_GENES, train=train, max_epochs=epochs, seed=seed,
-        progress_bar=False, key_added=KEY,
+        scvi_model=kept if kept.exists() and not epochs else None, progress_bar=False, key_added=KEY,
     )  # fmt: skip
 
 
@@ -167,7 +180,7 @@ def run(data: str, method: str, seed: int, quick: bool) -> dict:
         few = np.random.default_rng(0).permutation(adata.n_obs)[:QUICK_CELLS]
         adata, test = adata[few].copy(), test[few]
     epochs = QUICK_EPOCHS if quick else None
-    _, cost = _runs.measured(lambda: METHODS[method](adata, ~test, batch, label, seed, epochs))
+    _, cost = _runs.measured(lambda: METHODS[method](adata, ~test, data, seed, epochs))
     scores = {
         cells: scgpt.metrics.integration_scores(
             chosen, batch, label, [KEY], n_bootstrap=0 if quick else 200, benchmarker=False

@@ -1,5 +1,6 @@
 import sys
 from importlib.machinery import ModuleSpec
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -62,6 +63,23 @@ def test_all_functions_agree_in_float32(lengths, make_batch):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
+@LENGTHS
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_queries_of_cls_alone_give_its_rows_of_the_whole(name, lengths, make_batch):
+    batch = make_batch(lengths)
+    q, k, v = random_qkv(batch.n_tokens, torch.float64)
+
+    def whole(q, k, v, batch):
+        return FUNCTIONS[name](q, k, v, batch, 0.0)[batch.first]
+
+    def of_cls(q, k, v, batch):
+        return FUNCTIONS[name](q[batch.first], k, v, batch, 0.0)
+
+    pairs = zip(*(forward_and_gradients(f, (q, k, v), batch) for f in (of_cls, whole)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
 def test_a_token_sees_no_other_cell(batch):
     q, k, v = random_qkv(batch.n_tokens)
     before = attention(q, k, v, batch)
@@ -99,10 +117,10 @@ def flash_stub(monkeypatch) -> list[dict]:
             }
         )
         parts = []
-        for a, b in zip(cu_seqlens_q[:-1], cu_seqlens_q[1:], strict=True):
-            cell = slice(int(a), int(b))
-            scores = torch.einsum("ihe,jhe->hij", q[cell], k[cell]) / q.shape[-1] ** 0.5
-            parts.append(torch.einsum("hij,jhe->ihe", scores.softmax(-1), v[cell]))
+        for queries, keys in zip(pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()), strict=True):
+            queries, keys = slice(*queries), slice(*keys)
+            scores = torch.einsum("ihe,jhe->hij", q[queries], k[keys]) / q.shape[-1] ** 0.5
+            parts.append(torch.einsum("hij,jhe->ihe", scores.softmax(-1), v[keys]))
         return torch.cat(parts)
 
     module = ModuleType("flash_attn")
@@ -124,6 +142,16 @@ def test_flash_attention_is_called_with_packed_cells(batch, monkeypatch):
     assert call["longest"] == (12, 12)
     assert all(type(n) is int for n in call["longest"])
     assert call["dropout"] == 0.25
+
+
+def test_flash_attention_of_cls_alone(batch, monkeypatch):
+    calls = flash_stub(monkeypatch)
+    q, k, v = random_qkv(batch.n_tokens)
+    out = _attention._flash(q[batch.first], k, v, batch, 0.0)
+    torch.testing.assert_close(out, _attention._per_cell(q, k, v, batch, 0.0)[batch.first], rtol=0, atol=1e-5)
+    (call,) = calls
+    assert [offsets.tolist() for offsets in call["offsets"]] == [[0, 1, 2, 3, 4], [0, 7, 8, 20, 23]]
+    assert call["longest"] == (1, 12)
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,35 @@ def test_cls_pooling_is_the_output_of_cls(make_network, batch):
     assert torch.equal(out.cells, out.tokens[[0, 7, 8, 20]])
 
 
+@pytest.mark.parametrize(
+    ("pooling", "heads", "skips"),
+    [
+        ("cls", (), True),
+        ("cls", ("cls", "dar", "gepc"), True),
+        ("cls", ("cls", "gep"), False),
+        ("cls", ("zero",), False),
+        ("mean", ("cls",), False),
+    ],
+)
+def test_without_tokens_all_else_is_the_same(pooling, heads, skips, make_network, batch):
+    network = make_network(pooling=pooling, **EVERYTHING)
+    whole, short = network(batch, heads), network(batch, heads, tokens=False)
+    assert (short.tokens is None) == skips
+    others = {name: x for name, x in outputs(whole).items() if name != "tokens"}
+    assert others.keys() == outputs(short).keys() - {"tokens"}
+    gradients = []
+    for out in (whole, short):
+        sum(x.float().square().sum() for name, x in outputs(out).items() if name != "tokens").backward()
+        gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+        network.zero_grad()
+    for name, x in others.items():
+        assert_close(outputs(short)[name], x)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5 * max(scale, 1))
+
+
 @torch.no_grad()
 def test_cell_prompt_takes_the_place_of_the_cls_input(make_network, batch):
     network = make_network(n_conditions=3)

@@ -62,6 +62,13 @@ def test_pre_stream_normalises_the_residual_stream_itself(batch):
 
 
 @pytest.mark.parametrize("norm", ["post", "pre", "pre_stream"])
+def test_cls_alone_is_its_rows_of_the_whole(norm, batch):
+    layer = make_layer(norm=norm)
+    x = torch.randn(batch.n_tokens, D)
+    torch.testing.assert_close(layer(x, batch, cls_only=True), layer(x, batch)[batch.first], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "pre_stream"])
 def test_dropout_acts_in_training_alone(norm, batch):
     layer = make_layer(norm=norm, dropout=0.3, attention_dropout=0.0)
     x = torch.randn(batch.n_tokens, D)

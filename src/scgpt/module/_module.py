@@ -39,8 +39,8 @@ class ScGPTModule(BaseModuleClass):
         return output, output, self.loss(tensors, output)
 
     def inference(self, batch: TokenBatch, heads: tuple[str, ...] = ()) -> NetworkOutput:
-        """Run the network."""
-        return self.network(batch, heads=heads)
+        """Run the network; outputs of tokens are given only where a head reads them."""
+        return self.network(batch, heads=heads, tokens=False)
 
     def loss(self, batch: TokenBatch, output: NetworkOutput) -> LossOutput:
         """Return the weighted sum of the objectives, and each of them unweighted as an extra metric.

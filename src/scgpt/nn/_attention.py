@@ -17,7 +17,7 @@ def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dr
     Parameters
     ----------
     q_THE, k_THE, v_THE
-        ``(T, H, E)`` queries, keys and values of ``H`` heads.
+        ``(T, H, E)`` queries, keys and values of ``H`` heads; or ``(B, H, E)`` queries, those of ``<cls>`` alone.
     batch
         The batch, for the cells' boundaries.
     dropout
@@ -25,7 +25,7 @@ def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dr
 
     Returns
     -------
-    ``(T, H, E)``.
+    As many rows as there are queries.
     """
     if not q_THE.is_cuda:
         return _per_cell(q_THE, k_THE, v_THE, batch, dropout)
@@ -36,19 +36,24 @@ def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dr
 
 def _per_cell(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
     # On a CPU a loop over cells is 3 to 8 times faster than nested tensors.
+    lengths = batch.lengths.tolist()
+    cut = ((q_THE, _query_offsets(q_THE, batch).diff().tolist()), (k_THE, lengths), (v_THE, lengths))
     out = [
         F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        for q, k, v in zip(
-            *(x.transpose(0, 1).split(batch.lengths.tolist(), dim=1) for x in (q_THE, k_THE, v_THE)), strict=True
-        )
+        for q, k, v in zip(*(x.transpose(0, 1).split(sizes, dim=1) for x, sizes in cut), strict=True)
     ]
     return torch.cat(out, dim=1).transpose(0, 1)
 
 
 def _jagged(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
+    offsets, longest = _query_offsets(q_THE, batch), _longest_query(q_THE, batch)
     q, k, v = (
-        torch.nested.nested_tensor_from_jagged(x, batch.offsets, max_seqlen=batch.longest).transpose(1, 2)
-        for x in (q_THE, k_THE, v_THE)
+        torch.nested.nested_tensor_from_jagged(x, rows, max_seqlen=most).transpose(1, 2)
+        for x, rows, most in (
+            (q_THE, offsets, longest),
+            (k_THE, batch.offsets, batch.longest),
+            (v_THE, batch.offsets, batch.longest),
+        )
     )
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).values()
 
@@ -56,8 +61,21 @@ def _jagged(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, drop
 def _flash(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    offsets, longest = batch.offsets.int(), batch.longest
-    return flash_attn_varlen_func(q_THE, k_THE, v_THE, offsets, offsets, longest, longest, dropout_p=dropout)
+    offsets, longest = _query_offsets(q_THE, batch).int(), _longest_query(q_THE, batch)
+    return flash_attn_varlen_func(
+        q_THE, k_THE, v_THE, offsets, batch.offsets.int(), longest, batch.longest, dropout_p=dropout
+    )
+
+
+def _query_offsets(q_THE: Tensor, batch: TokenBatch) -> Tensor:
+    """Return where each cell's queries begin: its tokens', or that of its ``<cls>`` alone."""
+    if len(q_THE) == batch.n_tokens:
+        return batch.offsets
+    return torch.arange(batch.n_cells + 1, device=q_THE.device)
+
+
+def _longest_query(q_THE: Tensor, batch: TokenBatch) -> int:
+    return batch.longest if len(q_THE) == batch.n_tokens else 1
 
 
 class SelfAttention(nn.Module):
@@ -69,8 +87,10 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def forward(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
-        """Map ``(T, D)`` to ``(T, D)``."""
+    def forward(self, x_TD: Tensor, batch: TokenBatch, cls_only: bool = False) -> Tensor:
+        """Map ``(T, D)`` to ``(T, D)``; with ``cls_only`` to the ``(B, D)`` rows of ``<cls>``."""
         q, k, v = self.qkv(x_TD).view(len(x_TD), 3, self.n_heads, -1).unbind(1)
-        mixed_THE = attention(q, k, v, batch, self.dropout if self.training else 0.0)
-        return self.out(mixed_THE.reshape(x_TD.shape))
+        if cls_only:
+            q = q[batch.first]
+        mixed = attention(q, k, v, batch, self.dropout if self.training else 0.0)
+        return self.out(mixed.flatten(1))

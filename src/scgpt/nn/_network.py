@@ -39,7 +39,7 @@ class NetworkOutput:
     Parameters
     ----------
     tokens
-        ``(T, D)`` transformer output.
+        ``(T, D)`` transformer output; None where it was not asked for.
     cells
         ``(B, D)`` cell embeddings, not normalised.
     gep
@@ -63,7 +63,7 @@ class NetworkOutput:
         ``(T,)`` expression after perturbation.
     """
 
-    tokens: Tensor
+    tokens: Tensor | None
     cells: Tensor
     gep: Tensor | None = None
     gep_logits: Tensor | None = None
@@ -138,7 +138,9 @@ class ScGPTNetwork(nn.Module):
             self.input_norm.eval()
         return self
 
-    def forward(self, batch: TokenBatch, heads: Iterable[str] = (), cell_prompt: Tensor | None = None) -> NetworkOutput:
+    def forward(
+        self, batch: TokenBatch, heads: Iterable[str] = (), cell_prompt: Tensor | None = None, *, tokens: bool = True
+    ) -> NetworkOutput:
         """Encode a batch and decode it with the heads that are asked for.
 
         Parameters
@@ -150,6 +152,9 @@ class ScGPTNetwork(nn.Module):
             of each expression head that is switched on.
         cell_prompt
             ``(B, D)`` cell embeddings put in place of the input embeddings of ``<cls>``.
+        tokens
+            Whether the output of every token is wanted. If not, and no head reads it, the last layer computes that of
+            ``<cls>`` alone, and ``tokens`` of the output is None.
 
         Raises
         ------
@@ -160,10 +165,15 @@ class ScGPTNetwork(nn.Module):
         self._check(batch, heads)
         genes_TD = self.genes(batch.gene_ids)
         x_TD = self.embed_tokens(genes_TD, batch, cell_prompt)
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             x_TD = layer(x_TD, batch)
-        cells_BD = self._pool(x_TD, batch)
-        return NetworkOutput(x_TD, cells_BD, **self._decode(x_TD, cells_BD, genes_TD, batch, heads))
+        if tokens or self.config.pooling != "cls" or self._reads_tokens(batch, heads):
+            out_TD = last(x_TD, batch)
+            cells_BD = self._pool(out_TD, batch)
+        else:
+            out_TD, cells_BD = None, last(x_TD, batch, cls_only=True)
+        return NetworkOutput(out_TD, cells_BD, **self._decode(out_TD, cells_BD, genes_TD, batch, heads))
 
     def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
         """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""
@@ -203,8 +213,21 @@ class ScGPTNetwork(nn.Module):
             parts.append(self.modalities(batch.modality_ids))
         return sum(parts[1:], parts[0]) if parts else None
 
+    def _zero_of_measured(self, batch: TokenBatch, heads: tuple[str, ...]) -> bool:
+        """Whether ``zero`` is asked of the cell, for all measured genes, and of no token.
+
+        So it is where the batch says which of them are expressed. With modalities a query needs the gene's modality,
+        which tokens have and measured genes do not.
+        """
+        return "zero" in heads and batch.expressed is not None and self.gepc is not None and self.modalities is None
+
+    def _reads_tokens(self, batch: TokenBatch, heads: tuple[str, ...]) -> bool:
+        """Whether a head decodes each token's own output."""
+        reading = {"gep", "perturb_gep"} | (set() if self._zero_of_measured(batch, heads) else {"zero"})
+        return bool(reading & set(heads))
+
     def _decode(
-        self, x_TD: Tensor, cells_BD: Tensor, genes_TD: Tensor, batch: TokenBatch, heads: tuple[str, ...]
+        self, x_TD: Tensor | None, cells_BD: Tensor, genes_TD: Tensor, batch: TokenBatch, heads: tuple[str, ...]
     ) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         if self.cls is not None and "cls" in heads:
@@ -219,13 +242,10 @@ class ScGPTNetwork(nn.Module):
         def with_context(y_TD: Tensor) -> Tensor:
             return y_TD if context_TD is None else torch.cat([y_TD, context_TD], dim=1)
 
-        # Where the batch says which of all measured genes are expressed, "zero" is asked of the cell for these and of
-        # no token. With modalities a query needs the gene's modality, which tokens have and measured genes do not.
-        of_measured = (
-            "zero" in heads and batch.expressed is not None and self.gepc is not None and self.modalities is None
-        )
-        of_tokens = {"zero"} & set(heads) if not of_measured else set()
-        if {"gep", "perturb_gep"} & set(heads) or of_tokens:
+        of_measured = self._zero_of_measured(batch, heads)
+        of_tokens = "zero" in heads and not of_measured
+        if self._reads_tokens(batch, heads):
+            assert x_TD is not None  # for the type checker
             x_TC = with_context(x_TD)
             if "gep" in heads and isinstance(self.gep, BinnedExpressionHead):
                 out["gep_logits"] = self.gep.logits(x_TC)

@@ -27,15 +27,19 @@ class TransformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
-        """Map ``(T, D)`` to ``(T, D)``."""
+    def forward(self, x_TD: Tensor, batch: TokenBatch, cls_only: bool = False) -> Tensor:
+        """Map ``(T, D)`` to ``(T, D)``; with ``cls_only`` to the ``(B, D)`` rows of ``<cls>``, at a fraction of the cost."""
+
+        def wanted(y_TD: Tensor) -> Tensor:
+            return y_TD[batch.first] if cls_only else y_TD
+
         if self.order == "post":
-            x_TD = self.norm1(x_TD + self.dropout(self.attention(x_TD, batch)))
-            return self.norm2(x_TD + self.dropout(self.feed_forward(x_TD)))
+            x = self.norm1(wanted(x_TD) + self.dropout(self.attention(x_TD, batch, cls_only)))
+            return self.norm2(x + self.dropout(self.feed_forward(x)))
         if self.order == "pre":
-            x_TD = x_TD + self.dropout(self.attention(self.norm1(x_TD), batch))
-            return x_TD + self.dropout(self.feed_forward(self.norm2(x_TD)))
+            x = wanted(x_TD) + self.dropout(self.attention(self.norm1(x_TD), batch, cls_only))
+            return x + self.dropout(self.feed_forward(self.norm2(x)))
         # "pre_stream": the residual sum starts from the normalised stream, not from the stream.
         x_TD = self.norm1(x_TD)
-        x_TD = self.norm2(x_TD + self.dropout(self.attention(x_TD, batch)))
-        return x_TD + self.dropout(self.feed_forward(x_TD))
+        x = self.norm2(wanted(x_TD) + self.dropout(self.attention(x_TD, batch, cls_only)))
+        return x + self.dropout(self.feed_forward(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,6 +164,7 @@ def scvi(
     accelerator: str = "auto",
     progress_bar: bool = True,
     seed: int = 0,
+    save: str | Path | None = None,
     key_added: str = "X_scVI",
 ) -> None:
     """Latent representation of scVI :cite:p:`Lopez2018`, at its default settings.
@@ -189,6 +191,8 @@ def scvi(
         Show progress.
     seed
         Of weights and training.
+    save
+        Folder to keep the model in, for :func:`scanvi` to start from.
     key_added
         Key of ``.obsm`` and ``.uns``.
 
@@ -206,6 +210,8 @@ def scvi(
     with _seeded(seed):
         model = _trained_scvi(data[mask].copy(), max_epochs, accelerator, progress_bar)
         adata.obsm[key_added] = model.get_latent_representation(data)
+    if save is not None:
+        model.save(str(save))
     note(
         adata,
         key_added,
@@ -227,6 +233,7 @@ def scanvi(
     unlabeled_category: str = "Unknown",
     n_top_genes: int | None = 2000,
     train: Cells | None = None,
+    scvi_model: str | Path | None = None,
     max_epochs: int | None = None,
     accelerator: str = "auto",
     progress_bar: bool = True,
@@ -254,6 +261,9 @@ def scanvi(
         As in :func:`scvi`.
     train
         As in :func:`scvi`.
+    scvi_model
+        Folder of the scVI to start from, which :func:`scvi` made of the same cells with ``save``; by default it is
+        trained here.
     max_epochs
         Passes over the training cells, first of scVI, then of scANVI; by default what scvi-tools chooses for each.
     accelerator
@@ -274,7 +284,7 @@ def scanvi(
     ``adata.uns[key_added]``
         How it was made.
     """
-    from scvi.model import SCANVI
+    from scvi.model import SCANVI, SCVI
 
     mask = training_cells(adata, train)
     data = _data_for_scvi(adata, layer, batch_key, n_top_genes, mask)
@@ -284,8 +294,11 @@ def scanvi(
         raise ValueError(f"No training cell has a label in .obs[{labels_key!r}].")
     data.obs["label"] = labels
     with _seeded(seed):
-        first = _trained_scvi(data[mask].copy(), max_epochs, accelerator, progress_bar, labels_key="label")
-        model = SCANVI.from_scvi_model(first, unlabeled_category)
+        if scvi_model is None:
+            first = _trained_scvi(data[mask].copy(), max_epochs, accelerator, progress_bar)
+        else:
+            first = SCVI.load(str(scvi_model), adata=data[mask].copy(), accelerator=accelerator)
+        model = SCANVI.from_scvi_model(first, unlabeled_category, labels_key="label")
         model.train(max_epochs=max_epochs, accelerator=accelerator, enable_progress_bar=progress_bar)
         # The encoder does not read the label, but scvi-tools refuses one that it does not know.
         data.obs["label"] = np.where(mask, labels, labels[mask][0])
@@ -321,12 +334,10 @@ def _data_for_scvi(
     return ad.AnnData(counts[:, genes], obs=obs)
 
 
-def _trained_scvi(
-    data: AnnData, max_epochs: int | None, accelerator: str, progress_bar: bool, labels_key: str | None = None
-) -> Any:
+def _trained_scvi(data: AnnData, max_epochs: int | None, accelerator: str, progress_bar: bool) -> Any:
     from scvi.model import SCVI
 
-    SCVI.setup_anndata(data, batch_key="batch", labels_key=labels_key)
+    SCVI.setup_anndata(data, batch_key="batch")
     model = SCVI(data)
     model.train(max_epochs=max_epochs, accelerator=accelerator, enable_progress_bar=progress_bar)
     return model
