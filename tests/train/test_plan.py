@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -47,26 +45,6 @@ def test_frozen_parameters_are_left_out():
     module.network.genes.requires_grad_(False)
     n_given = sum(len(group["params"]) for group in parameter_groups(module, 0.1))
     assert n_given == len(list(module.parameters())) - 3
-
-
-def test_the_adversary_has_a_rate_of_its_own():
-    module = ScGPTModule(replace(CONFIG, n_batches=2, adversary=True))
-    groups = parameter_groups(module, 0.1, adversary_lr=0.5)
-    own = [p for group in groups if group.get("lr") == 0.5 for p in group["params"]]
-    assert {id(p) for p in own} == {id(p) for p in module.network.dar.parameters()}
-    assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
-    assert {group["weight_decay"] for group in groups if "lr" in group} == {0.1, 0.0}
-    assert not any("lr" in group for group in parameter_groups(module, 0.1))
-
-
-def test_the_schedule_is_also_the_adversarys(counts):
-    counts.obs["batch"] = np.resize(["a", "b"], counts.n_obs)
-    SCGPT.setup_anndata(counts, batch_key="batch")
-    model = SCGPT(counts, d_model=8, n_layers=1, n_heads=2, adversary=True)
-    plan = {"schedule": "epoch_decay", "decay": 0.5, "adversary_lr": 0.01}
-    model.train(3, lr=0.1, objectives=["gep", "dar"], enable_progress_bar=False, plan_kwargs=plan)
-    rates = {group["lr"] for group in model.trainer.optimizers[0].param_groups}
-    assert sorted(rates) == pytest.approx([0.01 / 8, 0.1 / 8])
 
 
 def rates_of(model: SCGPT, **settings) -> list[float]:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 # Asking the cell embedding which of all genes the cell expresses helps on shallow data, where most values are 1 and say
 # little; that loss is a mean over genes, hence its weight. Half the genes are dropped because it learns as much from an
-# epoch in 40 % of the time. Batches are not normalised apart: where they hold different types that moves alike cells
-# apart. At the rate of the rest the adversary lags behind, and with some seeds two batches of one type stayed apart.
+# epoch in 40 % of the time. Batches are not normalised apart: where they hold different types that moves alike cells apart.
 FROM_SCRATCH: dict[str, Any] = {
     "network": {"norm": "pre", "input_norm": None, "zero": True, "dropout": 0.0},
     "training": {
@@ -27,7 +26,7 @@ FROM_SCRATCH: dict[str, Any] = {
         "drop_share": 0.5,
         "mask_share": 0.0,
         "objectives": {"zero": 1000, "dar": 30},
-        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100, "adversary_lr": 1e-2},
+        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
     },
     # Small data are learnt by heart when they are seen more often, and clusters of one type come apart.
     "cells_seen": 100_000,
