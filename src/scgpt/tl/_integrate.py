@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # little; that loss is a mean over genes, hence its weight. Half the genes are dropped because it learns as much from an
 # epoch in 40 % of the time. Batches are not normalised apart: where they hold different types that moves alike cells apart.
 FROM_SCRATCH: dict[str, Any] = {
-    "network": {"n_layers": 2, "norm": "pre", "input_norm": None, "zero": True, "dropout": 0.0},
+    "network": {"norm": "pre", "input_norm": None, "zero": True, "dropout": 0.0},
     "training": {
         "lr": 1e-3,
         "drop_share": 0.5,
@@ -29,7 +29,7 @@ FROM_SCRATCH: dict[str, Any] = {
         "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
     },
     # Small data are learnt by heart when they are seen more often, and clusters of one type come apart.
-    "cells_seen": 200_000,
+    "cells_seen": 100_000,
     "epochs": (5, 30),
 }
 # Where zeros are tokens, "zero" asks of hidden genes alone: what would be dropped is hidden.
