@@ -58,7 +58,8 @@ class ScGPTModule(BaseModuleClass):
         """
         counting = [o for o in self.objectives if step is None or o.counts_at(step)]
         losses = {o.name: o(*o.scored_on(self.network, output, batch)) for o in counting}
-        total = torch.stack([o.weight * losses[o.name] for o in counting]).sum()
+        nothing = output.cells.new_zeros(())  # before the only objective begins
+        total = torch.stack([nothing, *(o.weight * losses[o.name] for o in counting)]).sum()
         if not torch.isfinite(total):
             bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             raise FloatingPointError(f"Objective {', '.join(bad)} is not finite; lower the learning rate.")

@@ -180,7 +180,8 @@ class ScGPTNetwork(nn.Module):
     def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
         """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""
         values_TD = self.values(batch.known_values)
-        if batch.unknown is not None and self.flags is not None:
+        if batch.unknown is not None:
+            assert self.flags is not None  # for the type checker; _check has said so to the user
             values_TD = torch.where(batch.unknown.unsqueeze(1), self.flags.weight[1].to(values_TD.dtype), values_TD)
         x_TD = genes_TD + values_TD
         if self.conditions is not None:
