@@ -10,7 +10,7 @@ from ._conditions import Conditions, conditions_of_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
 from ._hashing import derive_key
-from ._masking import drop_genes, mask_values
+from ._masking import drop_genes, mark_unknown, mask_values
 from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
@@ -36,6 +36,7 @@ __all__ = [
     "gene_names",
     "in_memory",
     "join_studies",
+    "mark_unknown",
     "mask_values",
     "match_genes",
     "measured_by",

@@ -29,7 +29,7 @@ class PersistenceMixin:
     tokenizer: Tokenizer
     load_report: LoadReport | None
     registry_: dict[str, Any]
-    extras: dict[str, float]
+    extras: dict[str, Any]
     adata: AnnData | None
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,7 @@ class QueryMixin:
 
     module: ScGPTModule
     tokenizer: Tokenizer
+    extras: dict[str, Any]
     device: torch.device
 
     @classmethod
@@ -41,7 +42,7 @@ class QueryMixin:
         reference_model: Self | str | Path,
         *,
         unfrozen: bool = False,
-        mask_share: float | None = None,
+        mask_share: float | Sequence[float] | None = None,
         drop_share: float | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
@@ -116,7 +117,7 @@ class QueryMixin:
         config, weights = checkpoint.config, checkpoint.state_dict
         if _knows_batches(config):
             config, weights = add_batches(config, weights, len(new))
-        extras = {"mask_share": 0.4, "drop_share": 0.0} | checkpoint.extras
+        extras = {"mask_share": 0.4, "unknown": False, "drop_share": 0.0} | checkpoint.extras
         extras |= {k: v for k, v in (("mask_share", mask_share), ("drop_share", drop_share)) if v is not None}
         checkpoint = replace(
             checkpoint,
@@ -130,19 +131,18 @@ class QueryMixin:
         if not unfrozen:
             fix_all_but_new_batches(model.module.network, len(known))
         if config.input_norm == "domain":
-            gather_statistics(
-                model.module.network, model._new_cells(len(known), extras["mask_share"], extras["drop_share"])
-            )
+            gather_statistics(model.module.network, model._new_cells(len(known)))
         logger.info("%s", model.load_report)
         return model
 
-    def _new_cells(self, n_known: int, mask_share: float, drop_share: float) -> Iterator[TokenBatch]:
+    def _new_cells(self, n_known: int) -> Iterator[TokenBatch]:
         """Cells of each new batch, as in training."""
         cells = self._registered_cells()  # type: ignore[attr-defined]
+        hidden = {name: self.extras[name] for name in ("mask_share", "unknown", "drop_share")}
         for code in range(n_known, self.module.network.config.n_batches):
             order = CellOrder(np.flatnonzero(cells.batch_labels == code), _CELLS_OF_A_BATCH, shuffle=True)
             few = CellOrder(order.batch(0), _CELLS_OF_A_STEP, shuffle=False)
-            loader = TokenLoader(cells, self.tokenizer, few, mask_share=mask_share, drop_share=drop_share)
+            loader = TokenLoader(cells, self.tokenizer, few, **hidden)
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 for step, batch in enumerate(loader):
                     torch.manual_seed(derive_key(0, "dropout", code, step))

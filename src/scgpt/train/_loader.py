@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,14 +10,14 @@ import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, drop_genes, mask_values
+from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, drop_genes, mark_unknown, mask_values
 
 from ._order import CellOrder
 from ._parts import parts_of_step
 
 
 class TokenLoader:
-    """Yields packed batches with dropped genes and masked values; each batch is a function of seed, epoch and step.
+    """Yields packed batches with dropped genes and hidden values; each batch is a function of seed, epoch and step.
 
     Its state is the place in the epoch, so that training that was killed goes on with the very next batch.
 
@@ -30,7 +30,9 @@ class TokenLoader:
     order
         Which cells come when. Without shuffling (validation) masks are the same in every epoch.
     mask_share
-        Share of each cell's genes whose values are hidden.
+        Share of each cell's genes whose values are hidden; of several, one is drawn for each step of the optimiser.
+    unknown
+        Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
     drop_share
         Share of each cell's genes that are left out first.
     expressed
@@ -45,13 +47,14 @@ class TokenLoader:
         tokenizer: Tokenizer,
         order: CellOrder,
         *,
-        mask_share: float,
+        mask_share: float | Sequence[float],
+        unknown: bool = False,
         drop_share: float = 0.0,
         expressed: bool = False,
         accumulate: int = 1,
     ):
         self.cells, self.tokenizer, self.expressed = cells, tokenizer, expressed
-        self.mask_share, self.drop_share = mask_share, drop_share
+        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
         self.order, self.accumulate = order, accumulate
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
@@ -84,7 +87,16 @@ class TokenLoader:
         ties, drop, mask = (derive_key(order.seed, purpose, epoch) for purpose in ("ties", "drop", "mask"))
         batch = self.cells.tokenize(order.batch(step), self.tokenizer, key=ties, expressed=self.expressed)
         batch = drop_genes(batch, self.drop_share, key=drop)
-        return mask_values(batch, self.mask_share, mask_value=self.tokenizer.mask_value, key=mask)
+        share = self._mask_share(epoch, step)
+        if self.unknown:
+            return mark_unknown(batch, share, key=mask)
+        return mask_values(batch, share, mask_value=self.tokenizer.mask_value, key=mask)
+
+    def _mask_share(self, epoch: int, step: int) -> float:
+        if not isinstance(self.mask_share, Sequence):
+            return self.mask_share
+        key = derive_key(self.order.seed, "mask share", epoch, step // self.accumulate)
+        return self.mask_share[key % len(self.mask_share)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the epoch."""
@@ -153,7 +165,9 @@ class TokenDataModule(pl.LightningDataModule):
     batch_size
         Cells of a batch.
     mask_share
-        Share of each cell's genes whose values are hidden.
+        Share of each cell's genes whose values are hidden; of several, one is drawn for each step of the optimiser.
+    unknown
+        Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
     drop_share
         Share of each cell's genes that are left out first.
     seed
@@ -171,15 +185,16 @@ class TokenDataModule(pl.LightningDataModule):
         split: Split,
         *,
         batch_size: int,
-        mask_share: float,
+        mask_share: float | Sequence[float],
         seed: int,
+        unknown: bool = False,
         drop_share: float = 0.0,
         expressed: bool = False,
         accumulate: int = 1,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
-        self.mask_share, self.drop_share = mask_share, drop_share
+        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
         self.seed, self.expressed = seed, expressed
         self.accumulate = accumulate
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
@@ -200,6 +215,7 @@ class TokenDataModule(pl.LightningDataModule):
             tokenizer,
             order,
             mask_share=self.mask_share,
+            unknown=self.unknown,
             drop_share=self.drop_share,
             expressed=self.expressed,
             accumulate=self.accumulate if shuffle else 1,

@@ -26,7 +26,8 @@ class ScGPTTrainingPlan(TrainingPlan):
     """Trains an :class:`~scgpt.module.ScGPTModule`.
 
     Logged for each epoch, as means over cells: ``train_loss`` and ``validation_loss``, and each objective under
-    ``<name>_train`` and ``<name>_validation``. What was logged is kept in checkpoints.
+    ``<name>_train`` and ``<name>_validation``; of one that counts only after a warm-up, the mean is over cells from then
+    on, while validation always has it. What was logged is kept in checkpoints.
 
     Several batches for one step of the optimiser (``accumulate_grad_batches``) have the gradient of one large batch:
     the means of objectives are over all its predicted tokens or cells. What looks at several cells at once, ``ecs`` and
@@ -113,7 +114,7 @@ class ScGPTTrainingPlan(TrainingPlan):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch of cells."""
         torch.manual_seed(derive_key(self.seed, "dropout", self.current_epoch, batch_idx, self.global_rank))
-        losses = self._losses(batch, "training")
+        losses = self._losses(batch, "training", self.global_step)
         self._epoch.add(_values(losses, "train"), batch.n_cells)
         if not isinstance(batch, PartOfStep):
             return _with_gradient(losses.loss)
@@ -121,6 +122,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         parts = [
             objective.weight * batch.share(objective.mean_over(batch)) * losses.extra_metrics[objective.name]
             for objective in self.module.objectives
+            if objective.name in losses.extra_metrics
         ]
         # times that by which Lightning divides
         return _with_gradient(torch.stack(parts).sum() * self.trainer.accumulate_grad_batches)
@@ -151,9 +153,9 @@ class ScGPTTrainingPlan(TrainingPlan):
             sync_dist=self.use_sync_dist,
         )
 
-    def _losses(self, batch: TokenBatch, mode: str) -> LossOutput:
+    def _losses(self, batch: TokenBatch, mode: str, step: int | None = None) -> LossOutput:
         try:
-            return self.module(batch)[-1]
+            return self.module(batch, step=step)[-1]
         except FloatingPointError as error:
             raise FloatingPointError(f"Epoch {self.current_epoch}, step {self.global_step}, {mode}: {error}") from None
 
