@@ -51,6 +51,28 @@ def uniform_all(key, cells, genes):
     return out
 
 
+@numba.njit(parallel=True, cache=True, nogil=True)
+def profiles(indptr, indices, data):
+    """Return a uint64 for each cell that says which genes it expresses and in which order of expression.
+
+    The sum over its genes does not depend on their order, and ranks are the same for counts and log-normalised values.
+    """
+    n_cells = len(indptr) - 1
+    out = np.empty(n_cells, np.uint64)
+    for cell in numba.prange(n_cells):
+        first, last = indptr[cell], indptr[cell + 1]
+        order = np.argsort(data[first:last])
+        total = np.uint64(0)
+        rank = 0
+        for k in range(last - first):
+            i = first + order[k]
+            if k > 0 and data[i] > data[first + order[k - 1]]:
+                rank += 1
+            total += mix(mix(np.uint64(indices[i])) ^ np.uint64(rank))
+        out[cell] = mix(total)
+    return out
+
+
 @numba.njit
 def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
     """Write the bins of one cell's ``values``, all above 0, into ``out``.
