@@ -37,7 +37,7 @@ N_GENES, CELLS_OF_FILE = 60_000, 16_384
 def made_up_cells(n_cells: int, rng: np.random.Generator) -> sp.csr_matrix:
     """Counts of cells whose depths differ as those of droplets do."""
     frequency = np.cumsum(np.arange(1, N_GENES + 1) ** -1.0)
-    depth = rng.lognormal(np.log(6_000), 0.5, n_cells).astype(int)
+    depth = rng.lognormal(np.log(3_000), 0.5, n_cells).astype(int)
     genes = np.searchsorted(frequency, rng.random(depth.sum(), np.float32) * frequency[-1]).clip(max=N_GENES - 1)
     cells = np.repeat(np.arange(n_cells), depth)
     return sp.csr_matrix((np.ones(len(genes), np.float32), (cells, genes)), shape=(n_cells, N_GENES))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,7 +11,7 @@ from scgpt._messages import listed
 from scgpt.data import GeneVocab, read_mapping
 
 from ._assemble import OnError, Options, assemble
-from ._corpus import Corpus
+from ._corpus import Corpus, Part
 from ._sources import FileSource
 
 
@@ -94,7 +93,7 @@ def build(
         corpus = scgpt.corpus.build(["lung.h5ad", "blood.h5ad"], "corpus.zarr", exclude={"blood.h5ad": test_cells})
         corpus.manifest["files"]
     """
-    paths = {"train": [Path(f) for f in files], "held_out": [Path(f) for f in held_out]}
+    paths: dict[Part, list[Path]] = {"train": [Path(f) for f in files], "held_out": [Path(f) for f in held_out]}
     together = [*paths["train"], *paths["held_out"]]
     if not paths["train"]:
         raise ValueError("There is no file to build a corpus from.")
@@ -104,7 +103,7 @@ def build(
     if twice := sorted({str(p) for p in together if together.count(p) > 1}):
         raise ValueError(f"Files are named twice: {listed(twice)}.")
     options = Options(
-        vocab=_vocab(vocab),
+        vocab=read_vocab(vocab),
         gene_key=gene_key,
         gene_mapping=read_mapping(gene_mapping),
         min_genes=min_genes,
@@ -115,13 +114,12 @@ def build(
     )
     names = [path.name for path in together]
     name_of = {path: path.name if names.count(path.name) == 1 else str(path) for path in together}
-    sources: dict[Any, Any] = {
-        part: [FileSource(path, name_of[path], layer) for path in own] for part, own in paths.items()
-    }
+    sources = {part: [FileSource(path, name_of[path], layer) for path in own] for part, own in paths.items()}
     return assemble(sources, Path(out), options, _excluded(exclude or {}, name_of), {"layer": layer})
 
 
-def _vocab(vocab: GeneVocab | str | Path | None) -> GeneVocab | None:
+def read_vocab(vocab: GeneVocab | str | Path | None) -> GeneVocab | None:
+    """Return a vocabulary that is given as one, as a file, or as a folder with one."""
     if vocab is None or isinstance(vocab, GeneVocab):
         return vocab
     path = Path(vocab)
