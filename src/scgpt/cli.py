@@ -134,7 +134,7 @@ def _convert(args: argparse.Namespace) -> None:
 def _corpus_build(args: argparse.Namespace) -> None:
     from scgpt.corpus import build
 
-    exclude: dict[str, list[str]] = {}
+    exclude: dict[str | Path, list[str]] = {}
     for path in args.exclude:
         for name, cells in _cells_to_exclude(path).items():
             exclude.setdefault(name, []).extend(cells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,7 +132,6 @@ def _fill(
     """Write the collection in its folder."""
     errors = _Errors(options.on_error)
     # Held-out files come first: of cells that two files hold, the one that is held out stays.
-    part_of: dict[str, Part] = {s.name: part for part in ("held_out", "train") for s in sources[part]}
     everything = [*sources["held_out"], *sources["train"]]
     heads: dict[str, dict[str, Any]] = {}
     for source in everything:
@@ -139,85 +139,96 @@ def _fill(
             heads[source.name] = _head(source, work / "heads")
     excluded = _skip_copies(errors.without(everything), heads, exclude, errors)
     vocab = options.vocab or union_vocab(errors.without(everything), options.gene_key, options.gene_mapping, errors)
-
-    ranges, n_datasets = {}, 0
-    for part in ("train", "held_out"):
-        n_cells = sum(heads[s.name]["cells"] for s in errors.without(sources[part]))
-        ranges[part] = range(n_datasets, n_datasets - (-n_cells // options.cells_per_dataset))
-        n_datasets = ranges[part].stop
+    numbers = _numbers({p: errors.without(own) for p, own in sources.items()}, heads, options.cells_per_dataset)
     staged: dict[str, Staged] = {}
-    for source in errors.without(everything):
-        settings = Settings(
-            vocab=vocab,
-            gene_key=options.gene_key,
-            gene_mapping=options.gene_mapping,
-            min_genes=options.min_genes,
-            excluded=excluded.get(source.name, set()),
-            datasets=ranges[part_of[source.name]],
-            key=derive_key(options.seed, source.name),
-        )
-        with errors.of(source):
-            staged[source.name] = _stage(source, work / "staged", settings, heads[source.name])
+    for part in ("held_out", "train"):
+        for source in errors.without(sources[part]):
+            settings = Settings(
+                vocab=vocab,
+                gene_key=options.gene_key,
+                gene_mapping=options.gene_mapping,
+                min_genes=options.min_genes,
+                excluded=excluded.get(source.name, set()),
+                datasets=numbers[part],
+                key=derive_key(options.seed, source.name),
+            )
+            with errors.of(source):
+                staged[source.name] = _stage(source, work / "staged", settings, heads[source.name])
     if not staged:
         raise ValueError(f"No file is left to build a corpus from. The first: {next(iter(errors.skipped.values()))}")
 
-    reports = [s.report for s in staged.values()]
     kept, reasons = select(list(staged.values()))
-    n_kept = {name: int(keep.sum()) for name, keep in zip(staged, kept, strict=True)}
-    if not sum(n_kept[name] for name in staged if part_of[name] == "train"):
-        raise ValueError(f"No cell to train on is left: {_summary(reports, reasons)}.")
+    keeps, dropped = dict(zip(staged, kept, strict=True)), dict(zip(staged, reasons, strict=True))
+    if not any(keeps[source.name].any() for source in errors.without(sources["train"])):
+        raise ValueError(f"No cell to train on is left: {_summary(staged, dropped)}.")
+    datasets = _write_datasets(work / "collection", staged, keeps, numbers, vocab, options.seed)
+    files = []
+    for source in everything:
+        part = "held_out" if source in sources["held_out"] else "train"
+        files.append({"name": source.name, "part": part, **heads.get(source.name, {})})
+        if source.name in errors.skipped:
+            files[-1]["skipped"] = errors.skipped[source.name]
+        else:
+            files[-1] |= _account(staged[source.name], keeps[source.name], dropped[source.name])
+    manifest = {
+        "kind": KIND,
+        "format": FORMAT,
+        "version": version("scgpt-tools"),
+        **about,
+        "min_genes": options.min_genes,
+        "gene_key": options.gene_key,
+        "seed": options.seed,
+        "vocab_sha256": _digest(vocab.tokens),
+        "datasets": datasets,
+        "files": files,
+    }
+    measured = np.stack([s.array("measured") for s in staged.values()])
+    _finish(work / "collection", vocab, measured, manifest)
+
+
+def _numbers(
+    sources: Mapping[Part, Sequence[Source]], heads: Mapping[str, Mapping[str, Any]], cells_per_dataset: int
+) -> dict[Part, range]:
+    """Return the numbers of the datasets of each part, enough for all cells of its files."""
+    numbers: dict[Part, range] = {}
+    first = 0
+    for part in ("train", "held_out"):
+        n_cells = sum(heads[source.name]["cells"] for source in sources[part])
+        numbers[part] = range(first, first - (-n_cells // cells_per_dataset))
+        first = numbers[part].stop
+    return numbers
+
+
+def _write_datasets(
+    folder: Path,
+    staged: Mapping[str, Staged],
+    keeps: Mapping[str, np.ndarray],
+    numbers: Mapping[Part, range],
+    vocab: GeneVocab,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Write the datasets that are not there yet, and return what the manifest says of all."""
+    parts = list(staged.values())
+    reports = [source.report for source in parts]
     small = all(r["whole"] and r["highest"] <= np.iinfo(np.uint16).max for r in reports)
     dtype = np.dtype(np.uint16 if small else np.float32)
     datasets = []
-    for part, numbers in ranges.items():
-        for number in numbers:
-            n_cells = sum(
-                int((keep & (s.array("dataset") == number)).sum())
-                for s, keep in zip(staged.values(), kept, strict=True)
-            )
-            if not n_cells:
-                continue
-            name = f"dataset_{number}"
-            identity = _digest([number, options.seed, dtype.name, list(staged), [r["identity"] for r in reports]])
-            if not is_written(work / "collection" / name, identity):
-                write_dataset(
-                    work / "collection" / name,
-                    number,
-                    list(staged.values()),
-                    kept,
-                    list(staged),
-                    vocab,
-                    dtype,
-                    derive_key(options.seed, "shuffle", number),
-                    identity,
-                )
-                inform(f"Dataset {number + 1} of {n_datasets} is written: {n_cells} cells.")
-            datasets.append({"name": name, "part": part, "cells": n_cells})
-    _finish(
-        work / "collection",
-        vocab,
-        np.stack([np.load(s.folder / "measured.npy") for s in staged.values()]),
-        {
-            "kind": KIND,
-            "format": FORMAT,
-            "version": version("scgpt-tools"),
-            **about,
-            "min_genes": options.min_genes,
-            "gene_key": options.gene_key,
-            "seed": options.seed,
-            "vocab_sha256": _digest(vocab.tokens),
-            "datasets": datasets,
-            "files": [
-                {"name": source.name, "part": part_of[source.name], **heads.get(source.name, {})}
-                | (
-                    {"skipped": errors.skipped[source.name]}
-                    if source.name in errors.skipped
-                    else _account(staged, source.name, n_kept, dict(zip(staged, reasons, strict=True)))
-                )
-                for source in everything
-            ],
-        },
-    )
+    for part, number in [(part, number) for part, own in numbers.items() for number in own]:
+        picked = [
+            np.flatnonzero(keep & (source.array("dataset") == number))
+            for source, keep in zip(parts, keeps.values(), strict=True)
+        ]
+        n_cells = sum(map(len, picked))
+        if not n_cells:
+            continue
+        name = f"dataset_{number}"
+        identity = _digest([number, seed, dtype.name, list(staged), [r["identity"] for r in reports]])
+        if not is_written(folder / name, identity):
+            order = derive_key(seed, "shuffle", number)
+            write_dataset(folder / name, parts, picked, list(staged), vocab, dtype, order, identity)
+            inform(f"{name} is written, {n_cells} cells of about {sum(int(keep.sum()) for keep in keeps.values())}.")
+        datasets.append({"name": name, "part": part, "cells": n_cells})
+    return datasets
 
 
 def _head(source: Source, folder: Path) -> dict[str, Any]:
@@ -272,23 +283,21 @@ def _stage(source: Source, folder: Path, settings: Settings, head: Mapping[str, 
     return staged
 
 
-def _account(
-    staged: Mapping[str, Staged], name: str, n_kept: Mapping[str, int], reasons: Mapping[str, dict[str, int]]
-) -> dict[str, Any]:
+def _account(staged: Staged, keep: np.ndarray, reasons: Mapping[str, int]) -> dict[str, Any]:
     """Return what the manifest says of the genes and cells of a file."""
-    report = staged[name].report
+    report = staged.report
     return {
         **{key: report[key] for key in ("gene_key", "genes_matched", "genes_unmatched")},
-        "kept": n_kept[name],
-        "dropped": {reason: n for reason, n in (report["dropped"] | reasons[name]).items() if n},
+        "kept": int(keep.sum()),
+        "dropped": {reason: n for reason, n in (report["dropped"] | reasons).items() if n},
     }
 
 
-def _summary(reports: Sequence[Mapping], reasons: Sequence[Mapping[str, int]]) -> str:
-    total: dict[str, int] = {}
-    for counts in [*(r["dropped"] for r in reports), *reasons]:
-        for reason, n in counts.items():
-            total[reason] = total.get(reason, 0) + n
+def _summary(staged: Mapping[str, Staged], reasons: Mapping[str, Mapping[str, int]]) -> str:
+    """Return how many cells of all files are dropped for each reason."""
+    total: Counter[str] = Counter()
+    for name, source in staged.items():
+        total.update(source.report["dropped"] | reasons[name])
     return ", ".join(f"{n} {reason}" for reason, n in total.items() if n) or "the files hold none"
 
 

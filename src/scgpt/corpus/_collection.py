@@ -24,9 +24,8 @@ IDENTITY = "scgpt_identity"
 
 def write_dataset(
     folder: Path,
-    number: int,
     staged: Sequence[Staged],
-    kept: Sequence[NDArray[np.bool_]],
+    picked: Sequence[NDArray[np.int64]],
     names: Sequence[str],
     vocab: GeneVocab,
     dtype: np.dtype,
@@ -39,10 +38,8 @@ def write_dataset(
     ----------
     folder
         Of the dataset; appears whole or not at all.
-    number
-        Of the dataset.
-    staged, kept
-        Sources, and which of their cells stay.
+    staged, picked
+        Sources, and which of their cells are in it.
     names
         Of the sources.
     vocab
@@ -58,7 +55,6 @@ def write_dataset(
     from annbatch import write_sharded
     from anndata import AnnData
 
-    picked = [np.flatnonzero(keep & (s.array("dataset") == number)) for s, keep in zip(staged, kept, strict=True)]
     order = np.random.default_rng(seed).permutation(sum(map(len, picked)))
     rows = _rows(staged, picked, dtype, len(vocab.genes))[order]
     origin = np.repeat(np.arange(len(staged)), [len(p) for p in picked])[order]

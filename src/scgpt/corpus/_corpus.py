@@ -94,11 +94,11 @@ class Corpus:
         """Return the file of each cell and its name there, in the order of rows."""
         return self.collection().obs(["file", "cell"])
 
-    def file_of_cell(self, part: Part = "train") -> NDArray[np.int16]:
+    def file_of_cell(self, part: Part = "train") -> NDArray[np.int32]:
         """Return the position in ``files`` of each cell's file."""
         group = self._group()
         codes = [group[dataset["name"]]["obs/file/codes"][:] for dataset in self._datasets(part)]
-        return np.concatenate(codes).astype(np.int16)
+        return np.concatenate(codes).astype(np.int32)
 
     def measured(self) -> NDArray[np.bool_]:
         """Return which file measured which gene, ``(n_files, n_genes)``."""

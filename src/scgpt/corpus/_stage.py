@@ -67,7 +67,7 @@ class Staged:
         return json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return ``dataset``, ``row``, ``profile``, ``cell`` or ``length`` of each cell, or the values in rows."""
+        """Return an array of those that :func:`stage` writes."""
         if name in _VALUES:
             path = self.folder / name
             # An empty file cannot be mapped.

@@ -6,10 +6,16 @@ a kernel that called one elsewhere would go on running an old version of it.
 
 from __future__ import annotations
 
+import threading
+
 import numba
 import numpy as np
 
 NOT_FINITE, NEGATIVE = 1, 2
+
+# Held by who calls a parallel loop that may run beside another, as loaders do in threads of their own: the simplest of
+# numba's schedulers, which is what there is where OpenMP is not, ends the process when two threads enter such loops.
+ONE_AT_A_TIME = threading.Lock()
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

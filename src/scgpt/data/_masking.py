@@ -9,7 +9,7 @@ import torch
 
 from scgpt._token_batch import TokenBatch
 
-from ._kernels import choose
+from ._kernels import ONE_AT_A_TIME, choose
 
 
 def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, key: int = 0) -> TokenBatch:
@@ -77,7 +77,8 @@ def _choose(batch: TokenBatch, share: float, key: int, what: str) -> torch.Tenso
         raise ValueError(f"The share of {what} must lie in [0, 1], not {share}.")
     if share == 0:
         return torch.zeros(batch.n_tokens, dtype=torch.bool)
-    chosen = choose(
-        np.uint64(key), batch.cell_index.numpy(), batch.gene_ids.numpy(), batch.offsets.numpy(), float(share)
-    )
+    with ONE_AT_A_TIME:
+        chosen = choose(
+            np.uint64(key), batch.cell_index.numpy(), batch.gene_ids.numpy(), batch.offsets.numpy(), float(share)
+        )
     return torch.from_numpy(chosen)

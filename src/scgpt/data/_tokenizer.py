@@ -17,7 +17,7 @@ from scgpt._token_batch import TokenBatch
 from ._binning import Ties
 from ._checks import raise_for_values
 from ._hashing import hash_ids
-from ._kernels import fill, merge, survey
+from ._kernels import ONE_AT_A_TIME, fill, merge, survey
 from ._vocab import GeneVocab
 
 
@@ -113,6 +113,18 @@ class Tokenizer:
         indices = matrix.indices.astype(np.int32, copy=False)
         data = matrix.data.astype(np.float32, copy=False)
 
+        with ONE_AT_A_TIME:
+            return self._tokens(indptr, indices, data, token_ids, cell_index, key)
+
+    def _tokens(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.int32],
+        data: NDArray[np.float32],
+        token_ids: NDArray[np.int64],
+        cell_index: NDArray[np.int64],
+        key: int,
+    ) -> TokenBatch:
         genes, gene_hash, slots = _genes_of(np.ascontiguousarray(token_ids, dtype=np.int64).tobytes())
         n_genes, flags = survey(indptr, indices, data, slots)
         raise_for_values(flags, cell_index)

@@ -113,5 +113,5 @@ class CorpusLoader(ResumableLoader):
         return self.corpus.measured()
 
     @cached_property
-    def _file_of_cell(self) -> NDArray[np.int16]:
+    def _file_of_cell(self) -> NDArray[np.int32]:
         return self.corpus.file_of_cell(self.part)

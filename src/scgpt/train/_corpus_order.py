@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scgpt.data import derive_key
 
 # Cells that lie side by side in the corpus and are read together.
-BLOCK = 128
+BLOCK = 256
 
 
 class CorpusOrder:
