@@ -1,3 +1,4 @@
+import json
 import runpy
 
 import anndata
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from scgpt.cli import main
+from scgpt.corpus import Corpus
 from scgpt.hub import read_checkpoint, read_official
 
 
@@ -35,6 +37,22 @@ def test_convert_writes_safetensors(golden, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "exclude", [{"in": ["3", "7"]}, {"in.h5ad": ["3", "7"]}, {"data": "in", "n_test": 2, "test_cells": ["3", "7"]}]
+)
+def test_corpus_build_tells_what_became_of_every_file(cells, tmp_path, capsys, exclude):
+    (tmp_path / "text.h5ad").write_text("no cells")
+    (tmp_path / "exclude.json").write_text(json.dumps(exclude))
+    arguments = ["corpus", "build", str(cells), str(tmp_path / "text.h5ad"), "--out", str(tmp_path / "c.zarr")]
+    options = ["--exclude", str(tmp_path / "exclude.json"), "--min-genes", "1", "--on-error", "skip"]
+    assert main([*arguments, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "in.h5ad: 18 of 20 cells; 2 excluded" in shown
+    assert "text.h5ad: skipped," in shown
+    assert "Corpus of 18 cells, 60 genes, 1 files" in shown
+    assert not {"3", "7"} & set(Corpus(tmp_path / "c.zarr").obs()["cell"])
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["embed", "{cells}", "--model", "blod", "--out", "{tmp}/out.h5ad"], "neither a folder nor a known checkpoint"),
@@ -46,6 +64,11 @@ def test_convert_writes_safetensors(golden, tmp_path, capsys):
         (["embed", "{tmp}/in.h5mu", "--model", "{golden}", "--out", "{tmp}/o.h5ad"], "the input must be an .h5ad file"),
         (["embed", "{cells}", "--model", "{golden}", "--out", "{tmp}/o.zarr"], "--out must be an .h5ad file"),
         (["embed", "{cells}", "--model", "{golden}", "--out", "{tmp}/none/o.h5ad"], "no folder"),
+        (["corpus", "build", "{tmp}/none.h5ad", "--out", "{tmp}/c.zarr"], "There is no file"),
+        (["corpus", "build", "{cells}", "--out", "{tmp}/in.h5ad"], "is no corpus"),
+        (["corpus", "build", "{cells}", "--out", "{tmp}/c.zarr", "--exclude", "{cells}"], "is not valid JSON"),
+        (["corpus", "build", "{cells}", "--out", "{tmp}/c.zarr", "--vocab", "{tmp}/none.json"], "none.json"),
+        (["corpus", "census", "blod", "--out", "{tmp}/c.zarr"], "There is no query 'blod'"),
     ],
 )
 def test_errors_are_one_line(cells, golden, tmp_path, capsys, arguments, message):

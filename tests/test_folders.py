@@ -1,8 +1,9 @@
+import errno
 from pathlib import Path
 
 import pytest
 
-from scgpt._folders import written_whole
+from scgpt._folders import full_disk_named, written_whole
 
 
 def test_a_folder_appears_when_all_is_written(tmp_path):
@@ -42,3 +43,24 @@ def test_what_is_replaced_comes_back_where_the_last_step_fails(tmp_path, monkeyp
     with pytest.raises(OSError, match="no"), written_whole(folder) as new:
         (new / "file").write_text("new")
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path, code):
+    with pytest.raises(OSError, match=f"The disk that holds {tmp_path} is full. Make room.") as caught:
+        with full_disk_named(tmp_path, "Make room."):
+            raise OSError(code, "no space")
+    assert caught.value.errno == code
+
+
+def test_another_failure_to_write_stays_as_it_is(tmp_path):
+    with pytest.raises(PermissionError, match="not yours"), full_disk_named(tmp_path, "Make room."):
+        raise PermissionError(errno.EACCES, "not yours")
+
+
+def test_a_disk_that_is_full_is_known_by_what_the_system_says():
+    if not Path("/dev/full").exists():
+        pytest.skip("only Linux has /dev/full")
+    with pytest.raises(OSError, match="The disk that holds /dev is full"), full_disk_named(Path("/dev"), ""):
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")

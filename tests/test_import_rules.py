@@ -21,6 +21,7 @@ FLOORS = {
     "metrics": 0,
     "data": 1,
     "nn": 1,
+    "corpus": 2,
     "hub": 2,
     "module": 2,
     "index": 3,

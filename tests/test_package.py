@@ -49,6 +49,7 @@ def test_importing_with_the_interpreter_takes_under_half_a_second():
     [
         ("scgpt", HEAVY),
         ("scgpt.cli", HEAVY),
+        ("scgpt.corpus", (*HEAVY, "annbatch", "zarr")),
         ("scgpt.index", (*HEAVY, "faiss")),
         ("scgpt.metrics", HEAVY),
         ("scgpt.metrics.baselines", HEAVY),

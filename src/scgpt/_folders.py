@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -39,3 +40,20 @@ def written_whole(folder: Path) -> Iterator[Path]:
             new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_named(folder: Path, what_now: str) -> Iterator[None]:
+    """Say which disk is full, and what to do, where writing to a folder fails for that.
+
+    Raises
+    ------
+    OSError
+        In place of one that says that no space, or nothing of a quota, is left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, f"The disk that holds {folder} is full. {what_now}") from error

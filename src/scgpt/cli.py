@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, ImportError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error  # KeyError shows its message in quotes
         print(f"scgpt {args.command}: {message}", file=sys.stderr)
         return 1
@@ -43,6 +45,46 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("out", type=Path, help="folder to write")
     convert.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     convert.set_defaults(run=_convert)
+
+    corpus = commands.add_parser("corpus", help="build a corpus to pretrain on").add_subparsers(required=True)
+    build = corpus.add_parser("build", help="from h5ad and zarr files")
+    build.add_argument(
+        "files", nargs="+", type=Path, help="h5ad, zarr or h5mu files with counts or log-normalised values"
+    )
+    build.add_argument("--held-out", nargs="+", type=Path, default=[], help="files whose cells are for validation")
+    build.add_argument(
+        "--exclude",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="""JSON files with cells to leave out: objects
+        of file names and lists of cells, or such as in benchmarks/splits""",
+    )
+    build.add_argument("--layer", help="layer with the expression; X by default")
+    build.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with a bad file")
+    build.set_defaults(run=_corpus_build)
+
+    census = corpus.add_parser("census", help="from CELLxGENE Census or another TileDB-SOMA experiment")
+    census.add_argument("query", help="an organ, pan-cancer, or a filter of cells")
+    census.add_argument("--uri", help="of an experiment; the census by default")
+    census.add_argument("--version", default="stable", help="of the census")
+    census.add_argument("--held-out", help="filter of cells that are for validation")
+    census.add_argument(
+        "--primary",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="""only cells with
+        is_primary_data; the authors took all""",
+    )
+    census.set_defaults(run=_corpus_census)
+    for command in (build, census):
+        command.add_argument("--out", type=Path, required=True, help="folder to write, such as corpus.zarr")
+        command.add_argument("--vocab", type=Path, help="vocab.json, or a checkpoint's folder; all genes by default")
+        command.add_argument("--gene-key", help="column of .var with gene names; found by itself by default")
+        command.add_argument("--gene-mapping", type=Path, help="CSV or TSV: names in the data, names in the vocabulary")
+        command.add_argument("--min-genes", type=int, default=50, help="fewest expressed genes of a cell")
+        command.add_argument("--seed", type=int, default=0, help="of the order of cells")
+        command.add_argument("--overwrite", action="store_true", help="replace a corpus that is there")
     return parser
 
 
@@ -87,3 +129,54 @@ def _convert(args: argparse.Namespace) -> None:
     checkpoint = hub.read(args.model)
     hub.write_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
     print(checkpoint.report)
+
+
+def _corpus_build(args: argparse.Namespace) -> None:
+    from scgpt.corpus import build
+
+    exclude: dict[str | Path, list[str]] = {}
+    for path in args.exclude:
+        for name, cells in _cells_to_exclude(path).items():
+            exclude.setdefault(name, []).extend(cells)
+    corpus = build(
+        args.files,
+        held_out=args.held_out,
+        exclude=exclude,
+        layer=args.layer,
+        on_error=args.on_error,
+        **_corpus_settings(args),
+    )
+    for file in corpus.manifest["files"]:
+        told = f"skipped, {file['skipped']}" if "skipped" in file else f"{file['kept']} of {file['cells']} cells"
+        dropped = [f"{n} {reason}" for reason, n in file.get("dropped", {}).items()]
+        print("; ".join([f"{file['name']}: {told}", *dropped]))
+    print(corpus)
+
+
+def _cells_to_exclude(path: Path) -> dict[str, list[str]]:
+    """Read a JSON file with names of cells."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if isinstance(cells, dict) and {"data", "test_cells"} <= set(cells):
+        cells = {cells["data"]: cells["test_cells"]}
+    if not isinstance(cells, dict) or not all(isinstance(ids, list) for ids in cells.values()):
+        raise ValueError(f"{path} must hold one object of file names and lists of cells.")
+    return cells
+
+
+def _corpus_census(args: argparse.Namespace) -> None:
+    from scgpt.corpus import census
+
+    settings = _corpus_settings(args)
+    if settings["gene_key"] is None:
+        del settings["gene_key"]
+    where = {"uri": args.uri, "version": args.version, "held_out": args.held_out, "primary": args.primary}
+    print(census(args.query, **where, **settings))
+
+
+def _corpus_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what both ways to a corpus have in common."""
+    names = ("out", "vocab", "gene_key", "gene_mapping", "min_genes", "seed", "overwrite")
+    return {name: getattr(args, name) for name in names}

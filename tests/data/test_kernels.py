@@ -1,9 +1,10 @@
 """The inner loops by themselves; what they add up to is tested through the functions that call them."""
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
-from scgpt.data._kernels import NEGATIVE, NOT_FINITE, merge, survey
+from scgpt.data._kernels import NEGATIVE, NOT_FINITE, bin_expressed, choose, merge, survey, uniform_all
 
 SLOTS = np.array([0, -1, 1, 0])  # columns 0 and 3 carry one gene, column 1 none
 
@@ -26,3 +27,44 @@ def test_merge_keeps_the_highest_value_of_each_gene_within_a_cell():
         for a, b in zip(indptr, indptr[1:], strict=False)
     ]
     assert rows == [{0: 4.0, 1: 2.0}, {0: 7.0}, {}, {0: 6.0, 1: 5.0}]
+
+
+@pytest.mark.parametrize("n_bins", [3, 51])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([3.0]),
+        np.array([2, 2, 2]),
+        np.random.default_rng(0).poisson(1, 500) + 1,
+        np.random.default_rng(1).lognormal(size=300),
+        np.log1p(np.random.default_rng(2).poisson(2, 300) + 1),
+        np.array([1, 1, 4095, 4096, 5000, 1]),
+        np.array([1, 4095, 7, 7]),
+    ],
+    ids=["one", "equal", "counts", "distinct", "logged", "large", "almost large"],
+)
+def test_bins_are_those_of_positions_among_the_sorted_values(values, n_bins):
+    values = values.astype(np.float32)
+    n, ordered = len(values), np.sort(values)
+    genes = np.arange(n)
+    lowest, highest = np.ones(n, int), np.full(n, n_bins - 1)
+    if n > 1:
+        first, last = np.searchsorted(ordered, values), np.searchsorted(ordered, values, "right") - 1
+        highest = (n_bins - 2) * last // (n - 1) + 1
+        lowest = np.minimum(((n_bins - 2) * first + n - 2) // (n - 1) + 1, highest)
+    out = np.empty(n, np.float32)
+    bin_expressed(values, n_bins, False, np.uint64(5), 7, genes, out)
+    assert np.array_equal(out, (lowest + highest) // 2)
+    bin_expressed(values, n_bins, True, np.uint64(5), 7, genes, out)
+    chance = uniform_all(np.uint64(5), np.full(n, 7), genes)
+    assert np.array_equal(out, lowest + (chance * (highest - lowest + 1)).astype(int))
+
+
+def test_chosen_are_the_genes_that_chance_puts_first(rng):
+    offsets = np.array([0, 1, 3, 60, 200])
+    cells, genes = np.array([4, 9, 2, 7]), rng.permutation(500)[:200]
+    chosen = choose(np.uint64(3), cells, genes, offsets, 0.3)
+    for cell, a, b in zip(cells, offsets[:-1], offsets[1:], strict=True):
+        n = b - a - 1
+        first = np.argsort(uniform_all(np.uint64(3), np.full(n, cell), genes[a + 1 : b]))[: int(n * 0.3)]
+        assert np.array_equal(np.flatnonzero(chosen[a:b]), np.sort(first) + 1)

@@ -2,6 +2,7 @@
 
 from scgpt._token_batch import TokenBatch
 
+from ._aligned import aligned
 from ._binning import bin_values
 from ._cell_conditions import CellConditions
 from ._cells import Cells
@@ -9,9 +10,10 @@ from ._checks import check_anndata
 from ._conditions import Conditions, conditions_of_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
-from ._hashing import derive_key
+from ._hashing import derive_key, profiles_of, uniform_of
 from ._masking import drop_genes, mark_unknown, mask_values
 from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
+from ._measured import expressed_genes, measured_tokens
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
@@ -27,12 +29,14 @@ __all__ = [
     "Study",
     "TokenBatch",
     "Tokenizer",
+    "aligned",
     "bin_values",
     "check_anndata",
     "check_measured",
     "conditions_of_genes",
     "derive_key",
     "drop_genes",
+    "expressed_genes",
     "gene_names",
     "in_memory",
     "join_studies",
@@ -40,6 +44,9 @@ __all__ = [
     "mask_values",
     "match_genes",
     "measured_by",
+    "measured_tokens",
+    "profiles_of",
     "read_gmt",
     "read_mapping",
+    "uniform_of",
 ]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scgpt._token_batch import TokenBatch
 
 from ._conditions import Conditions
+from ._measured import expressed_genes, measured_tokens
 from ._tokenizer import Tokenizer
 
 RowReader = Callable[[NDArray[np.int64]], sp.csr_matrix]
@@ -102,10 +103,11 @@ class Cells:
         """
         rows = self.rows(index)
         batch = tokenizer(rows, self.token_ids, cell_index=index, key=key)
-        if tokenizer.include_zeros and self.measured is not None:
-            batch = batch.keep(self._measured_tokens(batch))
+        batches = None if self.measured is None or self.batch_labels is None else self.batch_labels[index]
+        if tokenizer.include_zeros and self.measured is not None and batches is not None:
+            batch = batch.keep(measured_tokens(batch, self.token_ids, self.measured, batches))
         if expressed:
-            batch = replace(batch, **self._expressed(rows, index))
+            batch = replace(batch, **expressed_genes(rows, self.token_ids, self.measured, batches))
         if self.conditions is not None:
             batch = replace(batch, condition_ids=self.conditions.of_tokens(batch))
         labels = {
@@ -114,32 +116,6 @@ class Cells:
             if values is not None
         }
         return replace(batch, **labels)
-
-    def _measured_tokens(self, batch: TokenBatch) -> torch.Tensor:
-        """Return which tokens the batch of their cell measured, ``(T,)``."""
-        assert self.measured is not None and self.batch_labels is not None
-        known = self.token_ids >= 0
-        genes, slot = np.unique(self.token_ids[known], return_inverse=True)
-        table = np.zeros((len(self.measured), len(genes)), dtype=bool)
-        batch_of, column = np.nonzero(self.measured[:, known])
-        table[batch_of, slot[column]] = True
-        tokens = np.searchsorted(genes, batch.gene_ids.numpy()).clip(max=len(genes) - 1)  # <cls> is kept anyway
-        batches = self.batch_labels[batch.cell_index.numpy()][batch.cell_of_token.numpy()]
-        return torch.from_numpy(table[batches, tokens])
-
-    def _expressed(self, rows: sp.csr_matrix, index: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        known = self.token_ids >= 0
-        genes, slot = np.unique(self.token_ids[known], return_inverse=True)
-        expressed = np.zeros((rows.shape[0], len(genes)), dtype=np.float32)
-        if self.measured is not None:
-            assert self.batch_labels is not None
-            expressed[:] = np.nan
-            of_cell = self.measured[self.batch_labels[index]][:, known]
-            cell, column = np.nonzero(of_cell)
-            expressed[cell, slot[column]] = 0
-        entries = sp.coo_array(rows[:, known] > 0)
-        expressed[entries.row, slot[entries.col]] = 1
-        return {"measured": torch.from_numpy(genes), "expressed": torch.from_numpy(expressed)}
 
 
 def _row_reader(adata: AnnData, layer: str | None) -> RowReader:

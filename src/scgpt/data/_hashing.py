@@ -9,9 +9,10 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ._kernels import mix_all, uniform_all
+from ._kernels import mix_all, profiles, uniform_all
 
 
 def hash_ids(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -22,6 +23,17 @@ def hash_ids(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
 def uniform_of(key: int, cells: NDArray[np.int64], genes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each pair of a cell and a gene."""
     return uniform_all(np.uint64(key), cells, genes)
+
+
+def profiles_of(rows: sp.csr_matrix) -> NDArray[np.uint64]:
+    """Return a hash of each cell, equal where cells express the same genes in the same order of expression.
+
+    Parameters
+    ----------
+    rows
+        ``(n_cells, n_genes)`` float32 without stored zeros.
+    """
+    return profiles(rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data)
 
 
 def derive_key(seed: int, purpose: str, *parts: int) -> int:

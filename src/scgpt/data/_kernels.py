@@ -6,15 +6,24 @@ a kernel that called one elsewhere would go on running an old version of it.
 
 from __future__ import annotations
 
+import threading
+
 import numba
 import numpy as np
 
 NOT_FINITE, NEGATIVE = 1, 2
 
+# Held by who calls a parallel loop that may run beside another, as loaders do in threads of their own: the simplest of
+# numba's schedulers, which is what there is where OpenMP is not, ends the process when two threads enter such loops.
+ONE_AT_A_TIME = threading.Lock()
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _UNIT = 2.0**-53
+
+# Counts below this are binned by a histogram, in place of sorting.
+_MOST_COUNTS = 4096
 
 
 @numba.njit(inline="always")
@@ -51,25 +60,77 @@ def uniform_all(key, cells, genes):
     return out
 
 
+@numba.njit(parallel=True, cache=True, nogil=True)
+def profiles(indptr, indices, data):
+    """Return a uint64 for each cell that says which genes it expresses and in which order of expression.
+
+    The sum over its genes does not depend on their order, and ranks are the same for counts and log-normalised values.
+    """
+    n_cells = len(indptr) - 1
+    out = np.empty(n_cells, np.uint64)
+    for cell in numba.prange(n_cells):
+        first, last = indptr[cell], indptr[cell + 1]
+        order = np.argsort(data[first:last])
+        total = np.uint64(0)
+        rank = 0
+        for k in range(last - first):
+            i = first + order[k]
+            if k > 0 and data[i] > data[first + order[k - 1]]:
+                rank += 1
+            total += mix(mix(np.uint64(indices[i])) ^ np.uint64(rank))
+        out[cell] = mix(total)
+    return out
+
+
 @numba.njit
-def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
-    """Write the bins of one cell's ``values``, all above 0, into ``out``.
+def bin_range(first, last, n, n_bins):
+    """Return the lowest and the highest bin of a value at positions ``first .. last`` of ``n`` sorted ones.
 
     The authors take ``n_bins - 1`` quantiles of the values as edges and count the edges at or below a value. Edge
-    ``j`` stands at position ``j (n - 1) / (n_bins - 2)`` of the sorted values, so with the positions ``first ..
-    last`` of a value among them both counts follow in whole numbers, free of rounding.
+    ``j`` stands at position ``j (n - 1) / (n_bins - 2)`` of the sorted values, so both counts follow in whole numbers,
+    free of rounding.
     """
-    n = len(values)
     steps = n_bins - 2
-    ordered = np.sort(values)
+    if n == 1:
+        return 1, n_bins - 1
+    highest = steps * last // (n - 1) + 1  # edges at or below the value
+    below = (steps * first + n - 2) // (n - 1)  # edges below it
+    return min(below + 1, highest), highest
+
+
+@numba.njit
+def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
+    """Write the bins of one cell's ``values``, all above 0, into ``out``."""
+    n = len(values)
+    highest_value, whole = np.float32(0), True
     for i in range(n):
-        first = np.searchsorted(ordered, values[i], side="left")
-        last = np.searchsorted(ordered, values[i], side="right") - 1
-        lowest, highest = 1, n_bins - 1
-        if n > 1:
-            highest = steps * last // (n - 1) + 1  # edges at or below the value
-            below = (steps * first + n - 2) // (n - 1)  # edges below it
-            lowest = min(below + 1, highest)
+        highest_value = max(highest_value, values[i])
+        whole = whole and values[i] == np.floor(values[i])
+    # Of each distinct value the lowest and the highest bin. Counts are their own place in the list; others are looked up.
+    if whole and highest_value < _MOST_COUNTS:
+        distinct = np.empty(0, np.float32)
+        bins = np.zeros((int(highest_value) + 1, 2), np.int64)
+        for i in range(n):
+            bins[int(values[i]), 0] += 1
+        first = 0
+        for value in range(len(bins)):
+            count = bins[value, 0]
+            if count > 0:
+                bins[value, 0], bins[value, 1] = bin_range(first, first + count - 1, n, n_bins)
+                first += count
+    else:
+        distinct = np.sort(values)
+        bins = np.empty((n, 2), np.int64)
+        k, first = 0, 0
+        for i in range(n):
+            if i == n - 1 or distinct[i + 1] > distinct[i]:
+                distinct[k] = distinct[i]
+                bins[k, 0], bins[k, 1] = bin_range(first, i, n, n_bins)
+                k, first = k + 1, i + 1
+        distinct = distinct[:k]
+    for i in range(n):
+        place = np.searchsorted(distinct, values[i]) if len(distinct) else int(values[i])
+        lowest, highest = bins[place, 0], bins[place, 1]
         if spread:
             out[i] = lowest + int(uniform(key, cell, gene_ids[i]) * (highest - lowest + 1))
         else:
@@ -79,7 +140,10 @@ def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
 # A slot is a gene's place among the genes that the data set and the vocabulary share.
 
 
-@numba.njit(parallel=True, cache=True)
+# Without the lock of the interpreter a thread that prepares batches does not hold up the one that trains.
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
 def survey(indptr, indices, data, slots):
     """Count each cell's expressed genes and flag values that cannot be."""
     n_cells = len(indptr) - 1
@@ -99,7 +163,7 @@ def survey(indptr, indices, data, slots):
     return n_genes, flags
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def merge(indptr, indices, data, slots, n_slots):
     """Rewrite the matrix with one column for each slot; of several columns with one slot the highest value stays."""
     new_indptr = np.zeros_like(indptr)
@@ -123,7 +187,7 @@ def merge(indptr, indices, data, slots, n_slots):
     return new_indptr, new_indices[:n], new_data[:n]
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=True, nogil=True)
 def fill(
     indptr, indices, data, slots, genes, gene_hash, n_genes, offsets, include_zeros, n_bins, spread, key, cell_index,
     cls_id, cls_value,
@@ -162,3 +226,29 @@ def fill(
                 position += 1
                 gene_ids[position], values[position] = genes[cell_slots[i]], cell_values[i]
     return gene_ids, values
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def choose(key, cell_index, gene_ids, offsets, share):
+    """Say of each token whether it is among the ``share`` of its cell's genes that chance puts first."""
+    chosen = np.zeros(offsets[-1], np.bool_)
+    for cell in numba.prange(len(cell_index)):
+        first = offsets[cell] + 1  # <cls> is no gene
+        n_genes = offsets[cell + 1] - first
+        n_chosen = min(int(np.floor(n_genes * share)), n_genes - 1)
+        if n_chosen < 1:
+            continue
+        chance = np.empty(n_genes)
+        for i in range(n_genes):
+            chance[i] = uniform(key, cell_index[cell], gene_ids[first + i])
+        last = np.partition(chance, n_chosen - 1)[n_chosen - 1]
+        left = n_chosen
+        for i in range(n_genes):
+            if chance[i] < last:
+                chosen[first + i] = True
+                left -= 1
+        for i in range(n_genes):
+            if chance[i] == last and left > 0:
+                chosen[first + i] = True
+                left -= 1
+    return chosen

@@ -9,7 +9,7 @@ import torch
 
 from scgpt._token_batch import TokenBatch
 
-from ._hashing import uniform_of
+from ._kernels import ONE_AT_A_TIME, choose
 
 
 def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, key: int = 0) -> TokenBatch:
@@ -95,20 +95,18 @@ def drop_genes(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:
     ValueError
         When ``share`` is not in [0, 1].
     """
-    return batch.keep(~_choose(batch, share, key, "dropped genes"))
+    dropped = _choose(batch, share, key, "dropped genes")
+    return batch.keep(~dropped) if share else batch
 
 
 def _choose(batch: TokenBatch, share: float, key: int, what: str) -> torch.Tensor:
     """Return a ``(T,)`` mask with a share of each cell's genes, never ``<cls>`` and never all genes."""
     if not 0 <= share <= 1:
         raise ValueError(f"The share of {what} must lie in [0, 1], not {share}.")
-    cells = batch.cell_of_token.numpy()
-    lengths, first = batch.lengths.numpy(), batch.first.numpy()
-    chance = uniform_of(key, batch.cell_index.numpy()[cells], batch.gene_ids.numpy())
-    chance[first] = 2.0  # <cls> sorts last
-    order = np.lexsort((chance, cells))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order)) - first[cells[order]]
-    n_genes = lengths - 1
-    n_chosen = np.minimum(np.floor(n_genes * share), n_genes - 1)
-    return torch.from_numpy(rank < n_chosen[cells])
+    if share == 0:
+        return torch.zeros(batch.n_tokens, dtype=torch.bool)
+    with ONE_AT_A_TIME:
+        chosen = choose(
+            np.uint64(key), batch.cell_index.numpy(), batch.gene_ids.numpy(), batch.offsets.numpy(), float(share)
+        )
+    return torch.from_numpy(chosen)

@@ -13,10 +13,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype
 
+from ._aligned import aligned
 from ._cells import Cells
-from ._checks import raise_for_values
 from ._features import StudyExpression, variable_genes
-from ._kernels import merge, survey
 
 MEASURED = "measured"
 
@@ -53,14 +52,8 @@ class Study:
         names = sorted({gene for gene in self.genes if gene})
         slot_of = {name: slot for slot, name in enumerate(names)}
         slots = np.array([slot_of.get(gene, -1) for gene in self.genes], np.int64)
-        rows = Cells(self.adata, slots, layer=self.layer).rows(np.arange(self.adata.n_obs))
-        rows.sum_duplicates()
-        indptr, indices = rows.indptr.astype(np.int64), rows.indices.astype(np.int32)
-        data = rows.data.astype(np.float32)
-        raise_for_values(survey(indptr, indices, data, slots)[1], np.arange(self.adata.n_obs))
-        indptr, indices, data = merge(indptr, indices, data, slots, len(names))
-        merged = sp.csr_matrix((data, indices, indptr), shape=(rows.shape[0], len(names)))
-        merged.sort_indices()
+        index = np.arange(self.adata.n_obs)
+        merged = aligned(Cells(self.adata, slots, layer=self.layer).rows(index), slots, len(names), index)
         return StudyExpression(names, merged, pd.Categorical(self.batches).codes.astype(np.int64))
 
 

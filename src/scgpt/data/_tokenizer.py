@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scgpt._token_batch import TokenBatch
 from ._binning import Ties
 from ._checks import raise_for_values
 from ._hashing import hash_ids
-from ._kernels import fill, merge, survey
+from ._kernels import ONE_AT_A_TIME, fill, merge, survey
 from ._vocab import GeneVocab
 
 
@@ -112,9 +113,19 @@ class Tokenizer:
         indices = matrix.indices.astype(np.int32, copy=False)
         data = matrix.data.astype(np.float32, copy=False)
 
-        genes, column_slot = np.unique(token_ids[token_ids >= 0], return_inverse=True)
-        slots = np.full(len(token_ids), -1, np.int64)
-        slots[token_ids >= 0] = column_slot
+        with ONE_AT_A_TIME:
+            return self._tokens(indptr, indices, data, token_ids, cell_index, key)
+
+    def _tokens(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.int32],
+        data: NDArray[np.float32],
+        token_ids: NDArray[np.int64],
+        cell_index: NDArray[np.int64],
+        key: int,
+    ) -> TokenBatch:
+        genes, gene_hash, slots = _genes_of(np.ascontiguousarray(token_ids, dtype=np.int64).tobytes())
         n_genes, flags = survey(indptr, indices, data, slots)
         raise_for_values(flags, cell_index)
         if len(genes) < (token_ids >= 0).sum():
@@ -126,7 +137,7 @@ class Tokenizer:
         offsets = np.zeros(len(n_genes) + 1, np.int64)
         np.cumsum(np.minimum(n_genes, self.max_length - 1) + 1, out=offsets[1:])
         gene_ids, values = fill(
-            indptr, indices, data, slots, genes, hash_ids(genes), n_genes, offsets, self.include_zeros,
+            indptr, indices, data, slots, genes, gene_hash, n_genes, offsets, self.include_zeros,
             self.n_bins or 0, self.ties == "spread", np.uint64(key), cell_index, self.vocab.cls_id, self.cls_value,
         )  # fmt: skip
         return TokenBatch(
@@ -153,3 +164,16 @@ class Tokenizer:
         if unknown:
             raise ValueError(f"Unknown tokenizer settings {unknown}; written by a newer version of scgpt-tools?")
         return cls(vocab, **settings)
+
+
+@lru_cache(maxsize=8)
+def _genes_of(token_ids: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the genes among the ids of variables, their hashes, and which of the genes each variable is, -1 for none.
+
+    It is asked for the same variables in every batch, and sorting the ids of 60,000 takes as long as many a cell.
+    """
+    ids = np.frombuffer(token_ids, np.int64)
+    genes, column_slot = np.unique(ids[ids >= 0], return_inverse=True)
+    slots = np.full(len(ids), -1, np.int64)
+    slots[ids >= 0] = column_slot
+    return genes, hash_ids(genes), slots

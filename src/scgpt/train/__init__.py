@@ -1,18 +1,24 @@
 """Training: loaders whose state is kept, the plan, and the run."""
 
 from ._adapters import Lora, adapted
+from ._corpus_loader import CorpusLoader
+from ._corpus_order import CorpusOrder
 from ._freezing import check_trainable, frozen, parts_of
 from ._loader import Split, TokenDataModule, TokenLoader, split_cells
 from ._order import CellOrder
 from ._parts import PartOfStep
 from ._plan import ScGPTTrainingPlan, parameter_groups
+from ._resumable import ResumableLoader
 from ._runner import ScGPTTrainRunner, check_settings, checkpoint_callback, latest_checkpoint
 from ._schedule import Schedule
 
 __all__ = [
     "CellOrder",
+    "CorpusLoader",
+    "CorpusOrder",
     "Lora",
     "PartOfStep",
+    "ResumableLoader",
     "Schedule",
     "ScGPTTrainRunner",
     "ScGPTTrainingPlan",

@@ -10,16 +10,14 @@ import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key, drop_genes, mark_unknown, mask_values
+from scgpt.data import Cells, TokenBatch, Tokenizer, derive_key
 
 from ._order import CellOrder
-from ._parts import parts_of_step
+from ._resumable import ResumableLoader
 
 
-class TokenLoader:
-    """Yields packed batches with dropped genes and hidden values; each batch is a function of seed, epoch and step.
-
-    Its state is the place in the epoch, so that training that was killed goes on with the very next batch.
+class TokenLoader(ResumableLoader):
+    """Yields the cells of a data set, see :class:`ResumableLoader`.
 
     Parameters
     ----------
@@ -28,17 +26,9 @@ class TokenLoader:
     tokenizer
         How cells become tokens.
     order
-        Which cells come when. Without shuffling (validation) masks are the same in every epoch.
-    mask_share
-        Share of each cell's genes whose values are hidden; of several, one is drawn for each step of the optimiser.
-    unknown
-        Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
-    drop_share
-        Share of each cell's genes that are left out first.
-    expressed
-        Whether to say which of all measured genes each cell expresses.
-    accumulate
-        Batches of an optimiser step; of several, each is a :class:`PartOfStep`.
+        Which cells come when.
+    mask_share, unknown, drop_share, expressed, accumulate, prefetch
+        See :class:`ResumableLoader`.
     """
 
     def __init__(
@@ -48,64 +38,20 @@ class TokenLoader:
         order: CellOrder,
         *,
         mask_share: float | Sequence[float],
-        unknown: bool = False,
-        drop_share: float = 0.0,
-        expressed: bool = False,
-        accumulate: int = 1,
+        **kwargs: Any,
     ):
-        self.cells, self.tokenizer, self.expressed = cells, tokenizer, expressed
-        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
-        self.order, self.accumulate = order, accumulate
-        self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
-        self._consumed = 0
-        self._resume_at: tuple[int, int] | None = None
+        super().__init__(tokenizer, order, mask_share=mask_share, **kwargs)
+        self.cells, self.order = cells, order
 
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[TokenBatch]:
-        # This body runs at the first batch, after Lightning has set the epoch and loaded the state.
-        order = self.order
-        start = self._resume_at[1] if self._resume_at and self._resume_at[0] == order.epoch else 0
-        self._resume_at = None
-        for step, batch in enumerate(self._batches(start), start):
-            self._consumed = step + 1  # counts what was handed out, not what was prepared
-            yield batch
-
-    def _batches(self, start: int) -> Iterator[TokenBatch]:
-        if self.accumulate == 1:
-            yield from map(self.make_batch, range(start, len(self)))
-            return
-        for first in range(start - start % self.accumulate, len(self), self.accumulate):
-            steps = range(first, min(first + self.accumulate, len(self)))
-            yield from parts_of_step([self.make_batch(step) for step in steps])[max(start - first, 0) :]
+    def batches(self, start: int) -> Iterator[TokenBatch]:
+        """Yield the batches of this epoch from a step on."""
+        return map(self.make_batch, range(start, len(self)))
 
     def make_batch(self, step: int) -> TokenBatch:
         """Return a batch of the current epoch."""
-        order = self.order
-        epoch = order.epoch if order.shuffle else 0
-        ties, drop, mask = (derive_key(order.seed, purpose, epoch) for purpose in ("ties", "drop", "mask"))
-        batch = self.cells.tokenize(order.batch(step), self.tokenizer, key=ties, expressed=self.expressed)
-        batch = drop_genes(batch, self.drop_share, key=drop)
-        share = self._mask_share(epoch, step)
-        if self.unknown:
-            return mark_unknown(batch, share, key=mask)
-        return mask_values(batch, share, mask_value=self.tokenizer.mask_value, key=mask)
-
-    def _mask_share(self, epoch: int, step: int) -> float:
-        if not isinstance(self.mask_share, Sequence):
-            return self.mask_share
-        key = derive_key(self.order.seed, "mask share", epoch, step // self.accumulate)
-        return self.mask_share[key % len(self.mask_share)]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch."""
-        return {"epoch": self.order.epoch, "consumed": self._consumed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a place in an epoch."""
-        self._resume_at = (state["epoch"], state["consumed"])
-        self._consumed = state["consumed"]
+        index = self.order.batch(step)
+        batch = self.cells.tokenize(index, self.tokenizer, key=self.tie_key(), expressed=self.expressed)
+        return self.hide(batch, step)
 
 
 @dataclass

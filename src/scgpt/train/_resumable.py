@@ -1,0 +1,128 @@
+"""What the loaders of tokens have in common: a place in the epoch that survives a restart."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import batched, islice
+from typing import Any, Protocol
+
+from scgpt.data import TokenBatch, Tokenizer, derive_key, drop_genes, mark_unknown, mask_values
+
+from ._ahead import ahead
+from ._parts import parts_of_step
+
+
+class Order(Protocol):
+    """In which order cells are seen, as a function of seed, epoch and step."""
+
+    epoch: int
+    shuffle: bool
+    seed: int
+
+    def __len__(self) -> int: ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        ...
+
+
+class ResumableLoader(ABC):
+    """Yields packed batches with dropped genes and hidden values; each batch is a function of seed, epoch and step.
+
+    Its state is the place in the epoch, so that training that was killed goes on with the very next batch.
+
+    Parameters
+    ----------
+    tokenizer
+        How cells become tokens.
+    order
+        Which cells come when. Without shuffling (validation) masks are the same in every epoch.
+    mask_share
+        Share of each cell's genes whose values are hidden; of several, one is drawn for each step of the optimiser.
+    unknown
+        Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
+    drop_share
+        Share of each cell's genes that are left out first.
+    expressed
+        Whether to say which of all measured genes each cell expresses.
+    accumulate
+        Batches of an optimiser step; of several, each is a :class:`PartOfStep`.
+    prefetch
+        How many batches a thread of its own prepares before they are asked for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        order: Order,
+        *,
+        mask_share: float | Sequence[float],
+        unknown: bool = False,
+        drop_share: float = 0.0,
+        expressed: bool = False,
+        accumulate: int = 1,
+        prefetch: int = 0,
+    ):
+        self.tokenizer, self.expressed = tokenizer, expressed
+        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
+        self.accumulate, self.prefetch = accumulate, prefetch
+        self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
+        self._consumed = 0
+        self._resume_at: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        # This body runs at the first batch, after Lightning has set the epoch and loaded the state.
+        epoch = self.sampler.epoch
+        start = self._resume_at[1] if self._resume_at and self._resume_at[0] == epoch else 0
+        self._resume_at = None
+        for step, batch in enumerate(ahead(self._steps(start), self.prefetch), start):
+            self._consumed = step + 1  # counts what was handed out, not what was prepared
+            yield batch
+
+    @abstractmethod
+    def batches(self, start: int) -> Iterator[TokenBatch]:
+        """Yield the batches of this epoch from a step on, for one optimiser step each."""
+
+    def _steps(self, start: int) -> Iterator[TokenBatch]:
+        if self.accumulate == 1:
+            yield from self.batches(start)
+            return
+        passed = start % self.accumulate
+        parts = (
+            part for group in batched(self.batches(start - passed), self.accumulate) for part in parts_of_step(group)
+        )
+        yield from islice(parts, passed, None)
+
+    def tie_key(self) -> int:
+        """Return what decides ties in this epoch."""
+        return self._key("ties")
+
+    def hide(self, batch: TokenBatch, step: int) -> TokenBatch:
+        """Drop genes and hide values, other ones in each epoch of training."""
+        batch = drop_genes(batch, self.drop_share, key=self._key("drop"))
+        share, key = self._mask_share(step), self._key("mask")
+        if self.unknown:
+            return mark_unknown(batch, share, key=key)
+        return mask_values(batch, share, mask_value=self.tokenizer.mask_value, key=key)
+
+    def _mask_share(self, step: int) -> float:
+        if not isinstance(self.mask_share, Sequence):
+            return self.mask_share
+        return self.mask_share[self._key("mask share", step // self.accumulate) % len(self.mask_share)]
+
+    def _key(self, purpose: str, *parts: int) -> int:
+        order = self.sampler
+        return derive_key(order.seed, purpose, order.epoch if order.shuffle else 0, *parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch."""
+        return {"epoch": self.sampler.epoch, "consumed": self._consumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a place in an epoch."""
+        self._resume_at = (state["epoch"], state["consumed"])
+        self._consumed = state["consumed"]
