@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse as sp
@@ -107,41 +107,14 @@ def stage(source: Source, folder: Path, settings: Settings, identity: str, sha25
         raise BadFile(f"{source.name}: {error.args[0]}") from error
     columns = columns_of(settings.vocab)
     slots = np.where(match.token_ids >= 0, columns[match.token_ids], -1)
-    excluded, missing = set(settings.excluded), set(settings.excluded)
-    dropped = {TOO_FEW: 0, EXCLUDED: 0}
-    highest, whole = 0.0, True
-    arrays: dict[str, list[NDArray[Any]]] = {
-        name: [] for name in ("dataset", "row", "profile", "cell", "length", "excluded")
-    }
     with written_whole(folder) as new:
         with (new / "data").open("wb") as data, (new / "indices").open("wb") as indices:
+            cells = _Cells(settings, {"data": data, "indices": indices})
             for portion in source.portions():
-                rows = _aligned(portion, slots, len(settings.vocab.genes), source.name)
-                is_excluded = np.isin(portion.names, list(excluded))
-                missing -= set(portion.names[is_excluded].tolist())
-                n_genes = np.diff(rows.indptr)
-                rich = n_genes >= settings.min_genes
-                dropped[EXCLUDED] += int(is_excluded.sum())
-                dropped[TOO_FEW] += int((~rich & ~is_excluded).sum())
-                profiles = profiles_of(rows)
-                arrays["excluded"].append(profiles[is_excluded])
-                kept = np.flatnonzero(rich & ~is_excluded)
-                dataset = _spread(portion.first + kept, settings)
-                order = np.argsort(dataset, kind="stable")
-                kept = kept[order]
-                rows = rows[kept]
-                data.write(rows.data.astype(_VALUES["data"], copy=False))
-                indices.write(rows.indices.astype(_VALUES["indices"], copy=False))
-                highest = max(highest, float(rows.data.max(initial=0)))
-                whole = whole and bool((rows.data == np.rint(rows.data)).all())
-                arrays["dataset"].append(dataset[order].astype(np.int32))
-                arrays["row"].append(portion.first + kept)
-                arrays["profile"].append(profiles[kept])
-                arrays["cell"].append(np.char.encode(portion.names[kept], "utf-8"))
-                arrays["length"].append(n_genes[kept].astype(np.int32))
-        if missing:
-            raise ValueError(f"{source.name} has no cells {listed(sorted(missing))}, which are to be excluded.")
-        for name, parts in arrays.items():
+                cells.add(portion, _aligned(portion, slots, len(settings.vocab.genes), source.name))
+        if cells.missing:
+            raise ValueError(f"{source.name} has no cells {listed(sorted(cells.missing))}, which are to be excluded.")
+        for name, parts in cells.arrays.items():
             np.save(new / name, np.concatenate(parts))
         measured = np.zeros(len(settings.vocab.genes), bool)
         measured[slots[slots >= 0]] = True
@@ -149,14 +122,54 @@ def stage(source: Source, folder: Path, settings: Settings, identity: str, sha25
         report = {
             "identity": identity,
             "sha256": sha256,
-            "highest": highest,
-            "whole": whole,
+            "highest": cells.highest,
+            "whole": cells.whole,
             "genes_matched": len(match.matched),
             "genes_unmatched": len(match.unmatched),
             "gene_key": match.key,
-            "dropped": dropped,
+            "dropped": cells.dropped,
         }
         (new / REPORT).write_text(json.dumps(report), encoding="utf-8")
+
+
+class _Cells:
+    """Cells on their way to disk, and what is found about them."""
+
+    def __init__(self, settings: Settings, files: Mapping[str, BinaryIO]):
+        self._settings, self._files = settings, files
+        self._excluded = list(settings.excluded)
+        self.missing = set(settings.excluded)
+        self.dropped = {TOO_FEW: 0, EXCLUDED: 0}
+        self.highest, self.whole = 0.0, True
+        names = ("dataset", "row", "profile", "cell", "length", "excluded")
+        self.arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+
+    def add(self, portion: Portion, rows: sp.csr_matrix) -> None:
+        """Write those of some cells that can be kept; ``rows`` are over the genes of the corpus."""
+        excluded = np.isin(portion.names, self._excluded)
+        self.missing -= set(portion.names[excluded].tolist())
+        lengths, profiles = np.diff(rows.indptr), profiles_of(rows)
+        poor = lengths < self._settings.min_genes
+        self.dropped[EXCLUDED] += int(excluded.sum())
+        self.dropped[TOO_FEW] += int((poor & ~excluded).sum())
+        kept = np.flatnonzero(~poor & ~excluded)
+        dataset = _spread(portion.first + kept, self._settings)
+        order = np.argsort(dataset, kind="stable")
+        kept = kept[order]
+        rows = rows[kept]
+        for name, file in self._files.items():
+            file.write(getattr(rows, name).astype(_VALUES[name], copy=False))
+        self.highest = max(self.highest, float(rows.data.max(initial=0)))
+        self.whole = self.whole and bool((rows.data == np.rint(rows.data)).all())
+        for name, values in {
+            "dataset": dataset[order].astype(np.int32),
+            "row": portion.first + kept,
+            "profile": profiles[kept],
+            "cell": np.char.encode(portion.names[kept], "utf-8"),
+            "length": lengths[kept].astype(np.int32),
+            "excluded": profiles[excluded],
+        }.items():
+            self.arrays[name].append(values)
 
 
 def columns_of(vocab: GeneVocab) -> NDArray[np.int64]:

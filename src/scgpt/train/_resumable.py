@@ -5,26 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import batched, islice
-from typing import Any, Protocol
+from typing import Any
 
 from scgpt.data import TokenBatch, Tokenizer, derive_key, drop_genes, mark_unknown, mask_values
 
 from ._ahead import ahead
+from ._corpus_order import CorpusOrder
+from ._order import CellOrder
 from ._parts import parts_of_step
-
-
-class Order(Protocol):
-    """In which order cells are seen, as a function of seed, epoch and step."""
-
-    epoch: int
-    shuffle: bool
-    seed: int
-
-    def __len__(self) -> int: ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-        ...
 
 
 class ResumableLoader(ABC):
@@ -55,7 +43,7 @@ class ResumableLoader(ABC):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        order: Order,
+        order: CellOrder | CorpusOrder,
         *,
         mask_share: float | Sequence[float],
         unknown: bool = False,
