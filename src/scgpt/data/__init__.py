@@ -11,7 +11,7 @@ from ._gene_sets import GeneSets
 from ._gmt import read_gmt
 from ._hashing import derive_key
 from ._masking import drop_genes, mask_values
-from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
+from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
@@ -33,12 +33,13 @@ __all__ = [
     "conditions_of_genes",
     "derive_key",
     "drop_genes",
-    "gene_names",
     "in_memory",
     "join_studies",
     "mask_values",
     "match_genes",
     "measured_by",
+    "name_keys",
+    "own_names",
     "read_gmt",
     "read_mapping",
 ]
