@@ -4,10 +4,9 @@ Every method but Harmony is fitted on the training cells alone and embeds all ce
 was not fitted on, so it sees all of them. Labels are used by scANVI (those of the training cells) and by the scores.
 Reported are the scores of all cells, as the field does, and of the test cells that no fit has seen
 (``benchmarks/splits``). Settings of scGPT were chosen on both data sets, so neither tells how they carry over to others:
-objectives and rates on training cells of kang_8donors; the adversary's rate on training cells of sc_mixology; that
-batches are not normalised apart, and the limit of 30 epochs, on sc_mixology. For the limit a run of 50 epochs, seed 0,
-had been scored on all cells of sc_mixology, its test cells among them. Seurat needs R and is not run: Harmony and scVI
-stand for it.
+objectives and rates on training cells of kang_8donors; that batches are not normalised apart, and the limit of 30 epochs, on
+sc_mixology. For the limit a run of 50 epochs, seed 0, had been scored on all cells of sc_mixology, its test cells among
+them. Seurat needs R and is not run: Harmony and scVI stand for it.
 
 Each run is a process of its own, for its wall time and peak memory, and is kept under ``benchmarks/results/integration``:
 what is there is not run again.

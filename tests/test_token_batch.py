@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -176,3 +176,21 @@ def test_keep_leaves_tokens_out_but_never_the_first_of_a_cell(batch):
     assert torch.equal(kept.expressed, batch.expressed)  # of all measured genes, tokens or not
     assert torch.equal(kept.measured, batch.measured)
     assert_same(batch.keep(torch.ones(11, dtype=torch.bool)), batch)
+
+
+def test_what_may_be_seen_of_each_cell(batch):
+    batch = replace(batch, unknown=torch.tensor([0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 1], dtype=torch.bool))
+    seen = batch.known_and_self
+    assert seen.index.tolist() == [0, 2, 11, 3, 11, 4, 7, 11, 9, 11]  # 11, the number of tokens, is oneself
+    assert seen.offsets.tolist() == [0, 3, 5, 8, 10]
+    assert (seen.n_cells, seen.longest, seen.lengths.tolist()) == (4, 3, [3, 2, 3, 2])
+    assert batch.known_values.tolist() == [0.5, 0, 2.5, 3.5, 4.5, 0, 0, 7.5, 0, 9.5, 0]
+
+
+def test_where_nothing_is_unknown_all_values_may_be_seen(batch):
+    assert replace(batch, unknown=None).known_values is batch.values
+
+
+def test_rows_of_cls(batch):
+    assert batch.cls_tokens.index.tolist() == [0, 3, 4, 9]
+    assert batch.cls_tokens.offsets.tolist() == [0, 1, 2, 3, 4]

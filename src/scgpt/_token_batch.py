@@ -14,8 +14,56 @@ _PER_TOKEN = ("gene_ids", "values", "condition_ids", "modality_ids", "unknown", 
 _PER_CELL = ("cell_index", "batch_labels", "labels", "expressed")
 
 
+class Packed:
+    """Rows of ``B`` cells in one flat run: those of cell ``b`` are ``offsets[b]:offsets[b + 1]``."""
+
+    offsets: Tensor
+    """``(B + 1,)`` int64, rising from 0."""
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells ``B``."""
+        return len(self.offsets) - 1
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """``(B,)`` number of rows of each cell."""
+        return self.offsets.diff()
+
+    @cached_property
+    def boundaries(self) -> list[int]:
+        """``offsets`` on the host: on a GPU this waits for the device once."""
+        return self.offsets.tolist()
+
+    @property
+    def longest(self) -> int:
+        """Number of rows of the longest cell."""
+        return max(stop - start for start, stop in pairwise(self.boundaries))
+
+    @property
+    def first(self) -> Tensor:
+        """``(B,)`` position of each cell's first row."""
+        return self.offsets[:-1]
+
+
 @dataclass(frozen=True, eq=False)
-class TokenBatch:
+class Picked(Packed):
+    """Rows picked from a packed batch, cell by cell.
+
+    Parameters
+    ----------
+    index
+        ``(K,)`` int64, where they stand in the batch.
+    offsets
+        ``(B + 1,)`` int64, rising from 0 to ``K``.
+    """
+
+    index: Tensor
+    offsets: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch(Packed):
     """A batch of cells without padding: ``T`` tokens of ``B`` cells in one flat run.
 
     Tokens of cell ``b`` are ``offsets[b]:offsets[b + 1]``; the first of them is ``<cls>``. Optional fields are
@@ -36,7 +84,7 @@ class TokenBatch:
     modality_ids
         ``(T,)`` int64.
     unknown
-        ``(T,)`` bool: the value of the token is to be generated.
+        ``(T,)`` bool: the value of the token is to be generated, and what stands in ``values`` is not read.
     targets
         ``(T,)`` float32, true values for the objectives.
     predict
@@ -79,29 +127,9 @@ class TokenBatch:
                     raise ValueError(f"TokenBatch.{name} has {len(field)} entries for {length} {what}.")
 
     @property
-    def n_cells(self) -> int:
-        """Number of cells ``B``."""
-        return len(self.offsets) - 1
-
-    @property
     def n_tokens(self) -> int:
         """Number of tokens ``T`` over all cells."""
         return len(self.gene_ids)
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        """``(B,)`` number of tokens of each cell."""
-        return self.offsets.diff()
-
-    @cached_property
-    def boundaries(self) -> list[int]:
-        """``offsets`` on the host: on a GPU this waits for the device once per batch."""
-        return self.offsets.tolist()
-
-    @property
-    def longest(self) -> int:
-        """Number of tokens of the longest cell."""
-        return max(stop - start for start, stop in pairwise(self.boundaries))
 
     @cached_property
     def cell_of_token(self) -> Tensor:
@@ -109,10 +137,27 @@ class TokenBatch:
         cells = torch.arange(self.n_cells, device=self.offsets.device)
         return torch.repeat_interleave(cells, self.lengths, output_size=self.n_tokens)
 
-    @property
-    def first(self) -> Tensor:
-        """``(B,)`` position of each cell's first token, ``<cls>``."""
-        return self.offsets[:-1]
+    @cached_property
+    def cls_tokens(self) -> Picked:
+        """The ``<cls>`` of each cell."""
+        return Picked(self.first, torch.arange(self.n_cells + 1, device=self.offsets.device))
+
+    @cached_property
+    def known_and_self(self) -> Picked:
+        """What a token may see where some are unknown: its cell's known tokens and, as ``T`` in the index, itself."""
+        assert self.unknown is not None  # for the type checker
+        known_K = (~self.unknown).nonzero().squeeze(1)
+        cell_K = self.cell_of_token[known_K]
+        after_each = torch.arange(self.n_cells + 1, device=self.offsets.device)
+        n_known = self.lengths.new_zeros(self.n_cells).index_add(0, cell_K, torch.ones_like(cell_K))
+        index = self.offsets.new_full((len(known_K) + self.n_cells,), self.n_tokens)
+        index[torch.arange(len(known_K), device=index.device) + cell_K] = known_K
+        return Picked(index, torch.nn.functional.pad(n_known.cumsum(0), (1, 0)) + after_each)
+
+    @cached_property
+    def known_values(self) -> Tensor:
+        """``(T,)`` the values that may be read: 0 where they are unknown."""
+        return self.values if self.unknown is None else self.values.masked_fill(self.unknown, 0)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         """Return the batch on ``device``."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scgpt.data import TokenBatch, drop_genes, mask_values
+from scgpt.data import TokenBatch, drop_genes, mark_unknown, mask_values
 
 LENGTHS = (1, 2, 3, 11, 101, 41)
 
@@ -125,3 +125,19 @@ def test_what_is_dropped_depends_on_key_cell_and_gene_alone(batch):
 def test_a_share_to_drop_out_of_range_is_refused(batch):
     with pytest.raises(ValueError, match=r"dropped genes must lie in \[0, 1\], not 1.5"):
         drop_genes(batch, 1.5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.75, 1.0])
+def test_unknown_genes_are_those_that_a_mask_would_hide_and_values_stay(share, batch):
+    masked, marked = mask_values(batch, share, key=3), mark_unknown(batch, share, key=3)
+    assert torch.equal(marked.unknown, masked.predict)
+    assert torch.equal(marked.predict, masked.predict)
+    assert torch.equal(marked.targets, batch.values)
+    assert torch.equal(marked.values, batch.values)
+    assert not marked.unknown[marked.first].any()
+    assert batch.unknown is None
+
+
+def test_a_share_to_make_unknown_out_of_range_is_refused(batch):
+    with pytest.raises(ValueError, match=r"unknown genes must lie in \[0, 1\], not 1.5"):
+        mark_unknown(batch, 1.5)

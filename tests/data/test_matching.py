@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scgpt.data import GeneVocab, match_genes
-from scgpt.data._matching import USUAL_COLUMNS
+from scgpt.data._matching import USUAL_COLUMNS, own_names
 
 VOCAB = GeneVocab.from_genes(["CD3D", "CD79A", "NKG7", "HLA-DRA", "MATR3"])
 SYMBOLS = ["NKG7", "LYZ", "CD3D", "CD79A"]
@@ -225,3 +225,25 @@ def test_real_ensembl_ids_through_gencode(shared):
     both = by_ensembl.token_ids >= 0
     assert both.mean() > 0.75
     assert (by_ensembl.token_ids[both] == by_symbol.token_ids[both]).mean() > 0.999
+
+
+def test_names_of_a_vocabulary_of_ones_own():
+    table = var(["ENSG00000105374.7", "ENSG00000090382", "ENSG00000167286.1_PAR_Y"], symbol=["NKG7", None, "CD3D"])
+    assert own_names(table) == ["ENSG00000105374", "ENSG00000090382", "ENSG00000167286.1_PAR_Y"]
+    assert own_names(table, "symbol") == ["NKG7", "", "CD3D"]
+    assert own_names(table, gene_mapping=ENSEMBL) == ["NKG7", "LYZ", "ENSG00000167286.1_PAR_Y"]
+    assert own_names(table, gene_mapping={"ENSG00000105374.7": "x"})[0] == "x"
+    with pytest.raises(KeyError, match="gene_key='name' is not a column"):
+        own_names(table, "name")
+
+
+def test_genes_are_counted_once():
+    with pytest.warns(UserWarning, match="carried by several"):
+        assert match_genes(var(["CD3D", "CD3D", "NKG7", "x"]), VOCAB).n_genes == 2
+
+
+def test_a_match_to_some_genes_alone():
+    match = match_genes(var(SYMBOLS), VOCAB).within(VOCAB.ids(["CD79A", "NKG7", "not there"]))
+    assert match.token_ids.tolist() == [2, -1, -1, 1]
+    assert (match.matched, match.unmatched) == (("NKG7", "CD79A"), ("LYZ", "CD3D"))
+    assert match.n_genes == 2

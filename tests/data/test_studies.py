@@ -166,3 +166,10 @@ def test_a_study_that_no_gene_links_to_the_others_is_refused(studies):
     studies["c"] = study(B, ["ENSG1", "ENSG2", "ENSG3"], ["c", "c"])
     with pytest.raises(ValueError, match=r"'c' shares no gene with any other; it names them \['ENSG1'"):
         join_studies(studies, 10, batch_key="batch")
+
+
+def test_studies_without_expression_are_refused(studies):
+    nothing = study(np.zeros_like(B), ["W", "Y", "Z"], ["b", "b"])
+    assert join_studies(studies | {"c": nothing}, 10, batch_key="batch").n_obs == 7
+    with pytest.raises(ValueError, match="No cell expresses any gene"):
+        join_studies({"c": nothing}, 10, batch_key="batch")

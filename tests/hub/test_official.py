@@ -11,7 +11,9 @@ import torch
 
 from scgpt.data import TokenBatch
 from scgpt.hub import read_official
-from scgpt.nn import ScGPTNetwork
+from scgpt.hub._keys import translate
+from scgpt.module import ScGPTModule, make_objectives
+from scgpt.nn import ScGPTConfig, ScGPTNetwork
 
 ATOL = 1e-5
 real = pytest.mark.real
@@ -502,3 +504,70 @@ def test_a_plain_batch_norm_of_older_fine_tunes_is_read(edit_weights):
     checkpoint = read_official(edit_weights(add_norm))
     assert checkpoint.config.input_norm == "batch"
     assert checkpoint.state_dict["input_norm.num_batches_tracked"] == 7
+
+
+def generative_batch(arrays: dict[str, torch.Tensor]) -> tuple[TokenBatch, torch.Tensor]:
+    """The known genes of each cell, then the unknown ones."""
+    padding = torch.cat([arrays["known_padding"], arrays["unknown_padding"]], dim=1)
+    unknown = torch.arange(padding.shape[1]).expand_as(padding) >= arrays["known_padding"].shape[1]
+    genes, values = torch.zeros(padding.shape), torch.zeros(padding.shape)
+    if "known_genes" in arrays:
+        genes = torch.cat([arrays["known_genes"], arrays["unknown_genes"]], dim=1)
+        values = torch.cat([arrays["known_values"], arrays["unknown_targets"]], dim=1)
+    batch = TokenBatch.from_padded(genes, values, padding, unknown=unknown, targets=values, predict=unknown)
+    return batch, ~padding
+
+
+@real
+@torch.no_grad()
+def test_the_generative_encoder_is_the_authors(find_golden):
+    arrays = load_arrays(find_golden("generative_encoder.npz"))
+    weights = torch.load(find_golden("generative_encoder.pt"), weights_only=True)
+    ours, unexpected = translate({f"transformer_encoder.{name}": tensor for name, tensor in weights.items()})
+    assert unexpected == []
+    config = ScGPTConfig(
+        n_tokens=1, d_model=64, n_heads=4, n_layers=3, d_feed_forward=64, n_flags=2, skip_unknown_projection=True
+    )
+    layers = ScGPTNetwork(config).layers.eval()
+    layers.load_state_dict({name.removeprefix("layers."): tensor for name, tensor in ours.items()})
+    batch, present = generative_batch(arrays)
+    x = torch.cat([arrays["known_embeddings"], arrays["unknown_embeddings"]], dim=1)[present]
+    for layer in layers:
+        x = layer(x, batch)
+    assert_equal(x, torch.cat([arrays["known_output"], arrays["unknown_output"]], dim=1), present)
+
+
+@real
+@torch.no_grad()
+def test_generative_outputs_are_the_authors(find_golden):
+    arrays = load_arrays(find_golden("generative.npz"))
+    network = load_network(find_golden("checkpoint_generative"))
+    batch, present = generative_batch(arrays)
+    out = network(batch, ("gep", "gepc"))
+    assert_equal(out.cells, arrays["cell_emb"], present)
+    assert_equal(out.gep, torch.cat([arrays["gep_known"], arrays["gep_unknown"]], dim=1), present)
+    assert_equal(out.gepc, arrays["gepc"], present)
+    second = network(batch, ("gep",), cell_prompt=out.cells)
+    assert_equal(second.gep[batch.unknown], arrays["gep_unknown_cell_prompt"], ~arrays["unknown_padding"])
+
+
+@real
+@torch.no_grad()
+def test_generative_losses_are_the_authors(find_golden):
+    arrays = load_arrays(find_golden("generative.npz"))
+    checkpoint = read_official(find_golden("checkpoint_generative"))
+    module = ScGPTModule(checkpoint.config).eval()
+    module.network.load_state_dict(checkpoint.state_dict)
+    module.objectives = make_objectives(["gen"])
+    batch, _ = generative_batch(arrays)
+    losses = module(batch)[-1]
+    expected = {name: arrays[f"loss_{name}"] for name in ("gene_prompt", "gepc", "cell_prompt")}
+    for name, loss in expected.items():
+        torch.testing.assert_close(losses.extra_metrics[f"gen_{name}"], loss, rtol=1e-6, atol=ATOL)
+    torch.testing.assert_close(losses.loss, sum(expected.values()), rtol=1e-6, atol=ATOL)
+
+
+@real
+def test_pretraining_checkpoints_skip_the_projection_of_unknown_tokens(golden, find_golden):
+    for name, expected in (("checkpoint_generative", True), ("checkpoint_flash_keys", True), ("checkpoint", False)):
+        assert read_official(find_golden(name)).config.skip_unknown_projection is expected

@@ -221,6 +221,18 @@ def test_embeddings_without_direction_are_refused(embedded, value, exact):
         index.query(cells, k=2)
 
 
+def test_cells_to_add_are_checked(embedded):
+    index = ReferenceIndex.from_anndata(embedded(20), labels="type")
+    with pytest.raises(KeyError, match=r"no column 'type' in \.obs of the cells to add"):
+        index.add(anndata.AnnData(obsm={"X_scGPT": np.ones((2, 32))}, shape=(2, 0)))
+    with pytest.raises(KeyError, match=r"no \.obsm\['X_scGPT'\] in the cells to add"):
+        index.add(anndata.AnnData(np.ones((2, 3))))
+    for make in (index.add, ReferenceIndex.from_anndata):
+        with pytest.raises(TypeError, match="Expected an AnnData, not str; of files, from_files makes an index"):
+            make("cells.h5ad")
+    assert len(index) == 20
+
+
 def test_what_cannot_be_asked(embedded):
     index = ReferenceIndex.from_anndata(embedded(20))
     with pytest.raises(ValueError, match="k=21: it must be at least 1 and at most 20"):

@@ -39,7 +39,12 @@ def test_neighbours_and_clusters_are_those_of_scanpy(embedding):
 def test_a_cell_is_its_own_first_neighbour(embedding):
     neighbors = nearest_neighbors(embedding, 5)
     assert neighbors.indices[:, 0].tolist() == list(range(300))
-    assert neighbors.indices.shape == (300, 5)
+    assert (neighbors.distances[:, 0] == 0).all()
+    assert (neighbors.distances[:, 1] > 0).all()
+    assert neighbors.indices.shape == neighbors.distances.shape == (300, 5)
+    twins = nearest_neighbors(np.repeat(embedding, 3, axis=0), 5)
+    assert twins.indices[:, 0].tolist() == list(range(900))
+    assert (np.sort(twins.indices[:, :3], axis=1) == np.repeat(np.arange(900).reshape(300, 3), 3, axis=0)).all()
 
 
 def test_clustering_leaves_other_random_numbers_alone(embedding):

@@ -1,3 +1,4 @@
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +59,39 @@ def test_the_prediction_depends_on_the_cell_alone(model, cells, rng):
     np.testing.assert_allclose(predict(model, few, soft=True), whole.iloc[[3, 50]], atol=1e-5)
 
 
+def test_genes_that_are_missing_or_have_other_names(model, cells):
+    whole = predict(model, soft=True)
+    ids = {name: f"ENSG{i:011d}" for i, name in enumerate(cells.var_names)}
+    renamed = cells[:, ::-1].copy()
+    renamed.var_names = [f"{ids[name]}.{i}" for i, name in enumerate(renamed.var_names)]
+    mapped = predict(model, renamed, soft=True, gene_mapping={value: name for name, value in ids.items()})
+    np.testing.assert_allclose(mapped, whole, atol=1e-5)
+    with pytest.raises(ValueError, match="These are Ensembl ids"):
+        predict(model, renamed)
+    label = predict(model, cells[:, 10:].copy())
+    assert (label == cells.obs["cell_type"]).mean() > 0.6  # a third by chance
+
+
+def test_the_cells_of_a_new_batch_are_named_after_surgery(cells):
+    new = cells[:20].copy()
+    new.obs["batch"] = "c"
+    SCGPTAnnotator.setup_anndata(cells, labels_key="known", batch_key="batch")
+    reference = SCGPTAnnotator(cells, **TINY, input_norm="domain")
+    reference.train(1, enable_progress_bar=False)
+    with pytest.raises(ValueError, match=r"not trained on: \['c'\].*SCGPTAnnotator.load_query_data"):
+        predict(reference, new)
+    del new.obs["known"]
+    model = SCGPTAnnotator.load_query_data(new, reference)
+    assert (new.obs["known"] == "Unknown").all()
+    assert model.labels == reference.labels
+    assert len(predict(model)) == 20
+    new.obs["known"] = "Treg"
+    with pytest.raises(
+        ValueError, match=r"\.obs\['known'\] names labels that the model was not trained on: \['Treg'\]"
+    ):
+        SCGPTAnnotator.load_query_data(new, reference)
+
+
 def test_saved_and_loaded_it_keeps_names_order_and_temperature(model, cells, tmp_path):
     model.save(tmp_path / "model")
     loaded = SCGPTAnnotator.load(tmp_path / "model", adata=False)
@@ -96,11 +130,40 @@ class TestClassWeights:
         n_cells = rare.obs["cell_type"].value_counts()[model.labels].to_numpy()
         assert np.allclose(weights * n_cells, rare.n_obs / 3)
 
+    def test_a_rare_type_is_found(self):
+        """Of 10 cells among 390; measured on 100 others."""
+        rates = np.random.default_rng(0).gamma(0.4, 2.0, (3, 60))
+        rates[2, 20:] = rates[0, 20:]  # it is like the most frequent type but for a third of the genes
+
+        def draw(numbers, seed):
+            types = np.repeat(np.arange(3), numbers)
+            names = pd.DataFrame({"cell_type": np.array(["common", "other", "rare"])[types]}, index=map(str, types))
+            matrix = np.random.default_rng(seed).poisson(rates[types]).astype(np.float32)
+            adata = ad.AnnData(matrix, obs=names.set_axis([f"cell{i}" for i in range(len(types))]))
+            adata.var_names = [f"GENE{i}" for i in range(60)]
+            return adata
+
+        known, others = draw((200, 180, 10), 1), draw((100, 100, 100), 2)
+        SCGPTAnnotator.setup_anndata(known, labels_key="cell_type")
+        settings = {"objectives": ["cls"], "drop_share": 0.0, "plan_kwargs": {"schedule": "constant"}}
+        recall = {}
+        for class_weight in (None, "balanced"):
+            model = SCGPTAnnotator(known, **TINY)
+            model.train(10, lr=3e-3, class_weight=class_weight, seed=0, enable_progress_bar=False, **settings)
+            right = predict(model, others) == others.obs["cell_type"]
+            recall[class_weight] = right.groupby(others.obs["cell_type"]).mean()
+        assert recall["balanced"]["rare"] > 0.5 > recall[None]["rare"]
+        assert recall["balanced"].min() > 0.5
+
     def test_one_factor_for_each_type(self, model):
         model.train(1, class_weight={"T": 3, "B": 1, "NK": 2}, enable_progress_bar=False)
         assert model.module.objectives[0].class_weights == (1.0, 2.0, 3.0)
         with pytest.raises(ValueError, match=r"no factor for \['NK'\]"):
             model.train(1, class_weight={"T": 3, "B": 1})
+        with pytest.raises(ValueError, match=r"names \['Treg'\], which are no types of this model"):
+            model.train(1, class_weight={"T": 3, "B": 1, "NK": 1, "Treg": 9})
+        with pytest.raises(ValueError, match=r"0 or more, and finite, not {'NK': -1}"):
+            model.train(1, class_weight={"T": 3, "B": 1, "NK": -1})
         with pytest.raises(ValueError, match="must be 'balanced'"):
             model.train(1, class_weight="even")
 
@@ -113,6 +176,15 @@ class TestCalibration:
         # Logits that are three times too sure.
         assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.03)
         assert fit_temperature(logits / 2, labels) == pytest.approx(0.5, rel=0.03)
+
+    def test_it_is_chosen_on_the_validation_cells(self, model, cells):
+        held_out = model.validation_indices
+        assert len(held_out) == 9
+        chosen = model.temperature
+        model.extras["temperature"] = 1.0
+        types = cells.obs["known"].iloc[held_out].map(model.labels.index).to_numpy(dtype=int)
+        log_probabilities = np.log(predict(model, indices=held_out, soft=True).to_numpy(dtype=np.float64))
+        assert fit_temperature(log_probabilities, types) == pytest.approx(chosen, rel=1e-3)
 
     def test_temperature_moves_the_confidence_and_no_label(self, model):
         label, confidence = predict(model), predict(model, soft=True).max(axis=1)

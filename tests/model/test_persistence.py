@@ -70,6 +70,13 @@ def test_a_model_attaches_to_data_of_other_genes(model, counts, tmp_path):
     assert np.array_equal(embed(attached), embed(model, fewer))
 
 
+def test_batches_that_the_model_was_not_trained_on_are_named(model, counts, tmp_path):
+    model.save(tmp_path / "model")
+    counts.obs["batch"] = ["a", "c"] * 60
+    with pytest.raises(ValueError, match=r"names batches that the model was not trained on: \['c'\]\. load_query_data"):
+        SCGPT.load(tmp_path / "model", counts)
+
+
 def test_data_can_be_saved_with_the_model(model, counts, tmp_path):
     model.save(tmp_path / "model", save_anndata=True)
     loaded = SCGPT.load(tmp_path / "model")

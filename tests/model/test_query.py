@@ -159,7 +159,7 @@ class TestEmbeddings:
         for given, kwargs in ((tmp_path / "model", {}), (reference, shares), (reference, {"drop_share": 0.0})):
             query = SCGPT.load_query_data(renamed.copy(), given, **kwargs)
             statistics.append(state_of(query)["input_norm.running_mean"])
-            assert query.extras == shares | kwargs
+            assert query.extras == shares | {"unknown": False} | kwargs
         assert torch.equal(statistics[0], statistics[1])
         assert not torch.equal(statistics[1], statistics[2])
 

@@ -193,6 +193,15 @@ def test_objectives_are_those_of_the_call(counts):
         ),
         ({"adversary": True, "batch_embedding": True, "n_classes": 3}, {"objectives": ["gep", "dar", "cls", "ecs"]}),
         ({"input_norm": "batch"}, {"early_stopping": True}),
+        ({"n_flags": 2}, {"objectives": ["gen"], "mask_share": 0.3}),
+        (
+            {"n_flags": 2, "value_encoder": "categorical", "norm": "pre", "pooling": "weighted", "gep_bins": 51},
+            {"objectives": {"gen": {"warmup_steps": 0, "all_unknown": True}, "ecs": 1}, "precision": "bf16-mixed"},
+        ),
+        (
+            {"n_flags": 2, "input_norm": "domain"},
+            {"objectives": {"gen": {"warmup_steps": 3}}, "mask_share": [0.2, 0.8]},
+        ),
     ],
 )
 def test_configurations_train(counts, network, training):
@@ -243,3 +252,71 @@ class TestWrongInput:
         model.tokenizer = replace(model.tokenizer, n_bins=None)
         with pytest.raises(ValueError, match="n_bins=None: cross-entropy needs binned values"):
             model.train()
+
+
+class TestGenerative:
+    def test_every_part_falls_below_the_best_constant_of_each_gene(self, counts):
+        """Its mean bin, which no untrained network knows, on cells that training never saw."""
+        SCGPT.setup_anndata(counts)
+        model = SCGPT(counts, d_model=16, n_layers=1, n_heads=2, dropout=0.0, n_flags=2)
+        objectives = {"gen": {"warmup_steps": 100}}
+        model.train(40, lr=3e-3, batch_size=8, train_size=0.8, objectives=objectives, enable_progress_bar=False)
+        data = model.trainer.datamodule
+        trained, asked = (
+            pd.concat(pd.DataFrame({"gene": b.gene_ids[b.unknown], "bin": b.targets[b.unknown]}) for b in loader)
+            for loader in (data.train_dataloader(), data.val_dataloader())
+        )
+        constants = asked["gene"].map(trained.groupby("gene")["bin"].mean()).fillna(trained["bin"].mean())
+        constant = ((asked["bin"] - constants) ** 2).mean()
+        for part in ("gen_gene_prompt", "gen_gepc", "gen_cell_prompt"):
+            assert float(model.history[f"{part}_validation"].iloc[-1, 0]) < 0.97 * constant, part
+
+    def test_how_genes_were_hidden_is_kept(self, counts, tmp_path):
+        SCGPT.setup_anndata(counts)
+        model = SCGPT(counts, **TINY, n_flags=2)
+        model.train(1, objectives=["gen"], enable_progress_bar=False)
+        model.save(tmp_path / "model")
+        loaded = SCGPT.load(tmp_path / "model", counts)
+        assert loaded.extras == {"mask_share": [0.25, 0.5, 0.75], "unknown": True, "drop_share": 0.0}
+        assert np.array_equal(embed(loaded, counts), embed(model, counts))
+        loaded.train(1, enable_progress_bar=False)
+        assert loaded.extras == {"mask_share": 0.4, "unknown": False, "drop_share": 0.0}
+
+    def test_a_query_of_a_generative_model_hides_genes_alike(self, counts):
+        SCGPT.setup_anndata(counts, batch_key="batch")
+        model = SCGPT(counts, **TINY, n_flags=2, input_norm="domain")
+        model.train(1, objectives=["gen"], enable_progress_bar=False)
+        renamed = counts.copy()
+        renamed.obs["batch"] = [f"new {b}" for b in renamed.obs["batch"]]
+        query = SCGPT.load_query_data(renamed, model)
+        assert {batch.unknown is not None for batch in query._new_cells(2)} == {True}
+        query.train(1, objectives=["gen"], enable_progress_bar=False)
+        assert query.extras == model.extras
+
+    def test_a_checkpoint_of_the_authors_goes_on_generatively(self, golden, rng):
+        cells = anndata.AnnData(
+            sp.csr_matrix(rng.poisson(1.0, (40, 50)).astype(np.float32)),
+            var=pd.DataFrame(index=[f"G{i:04d}" for i in range(50)]),
+        )
+        SCGPT.setup_anndata(cells)
+        with pytest.raises(ValueError, match=r"pass n_flags=2, and fresh=\['flags'\]"):
+            SCGPT.from_pretrained(golden / "checkpoint", cells).train(1, objectives=["gen"])
+        model = SCGPT.from_pretrained(golden / "checkpoint", cells, n_flags=2, fresh=["flags"])
+        before = model.module.network.flags.weight.detach().clone()
+        model.train(1, objectives=["gen"], enable_progress_bar=False)
+        moved = (model.module.network.flags.weight != before).any(1)
+        assert moved.tolist() == [False, True]
+
+    @pytest.mark.parametrize(
+        ("network", "objectives", "message"),
+        [
+            ({}, ["gen"], "pass n_flags=2"),
+            ({"n_flags": 2, "gepc": False}, ["gen"], "'gen_gepc' needs head 'gepc'"),
+            ({"n_flags": 2}, ["gen", "gep"], "holds what 'gep' and 'gepc' ask for"),
+            ({"n_flags": 2}, {"gen": {"warmup": 3}}, "does not take"),
+        ],
+    )
+    def test_what_does_not_fit_is_said(self, counts, network, objectives, message):
+        SCGPT.setup_anndata(counts)
+        with pytest.raises(ValueError, match=message):
+            SCGPT(counts, **TINY, **network).train(1, objectives=objectives)

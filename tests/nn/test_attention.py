@@ -10,7 +10,18 @@ from scgpt.data import TokenBatch
 from scgpt.nn import _attention
 from scgpt.nn._attention import SelfAttention, attention
 
-FUNCTIONS = {"per_cell": _attention._per_cell, "jagged": _attention._jagged}
+
+def plain(function):
+    """A function for attention as ``attention`` calls it for a batch without unknown tokens."""
+
+    def attend(q, k, v, batch, dropout=0.0):
+        queries = batch if len(q) == batch.n_tokens else batch.cls_tokens
+        return getattr(_attention, function)(q, k, v, queries, batch, dropout, q.shape[-1] ** -0.5)
+
+    return attend
+
+
+FUNCTIONS = {"per_cell": plain("_per_cell"), "jagged": plain("_jagged")}
 LENGTHS = pytest.mark.parametrize(
     "lengths", [(4,), (1, 1, 1), (7, 1, 12, 3), (5, 5)], ids=lambda lengths: "-".join(map(str, lengths))
 )
@@ -48,7 +59,7 @@ def forward_and_gradients(function, qkv, batch):
 def test_equals_padded_attention_forward_and_backward(name, lengths, make_batch):
     batch = make_batch(lengths)
     qkv = random_qkv(batch.n_tokens, torch.float64)
-    got = forward_and_gradients(lambda *args: FUNCTIONS[name](*args, 0.0), qkv, batch)
+    got = forward_and_gradients(FUNCTIONS[name], qkv, batch)
     expected = forward_and_gradients(padded_attention, qkv, batch)
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -58,7 +69,7 @@ def test_equals_padded_attention_forward_and_backward(name, lengths, make_batch)
 def test_all_functions_agree_in_float32(lengths, make_batch):
     batch = make_batch(lengths)
     qkv = random_qkv(batch.n_tokens)
-    per_cell, jagged = (forward_and_gradients(lambda *args, f=f: f(*args, 0.0), qkv, batch) for f in FUNCTIONS.values())
+    per_cell, jagged = (forward_and_gradients(f, qkv, batch) for f in FUNCTIONS.values())
     for a, b in zip(per_cell, jagged, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
@@ -70,10 +81,10 @@ def test_queries_of_cls_alone_give_its_rows_of_the_whole(name, lengths, make_bat
     q, k, v = random_qkv(batch.n_tokens, torch.float64)
 
     def whole(q, k, v, batch):
-        return FUNCTIONS[name](q, k, v, batch, 0.0)[batch.first]
+        return FUNCTIONS[name](q, k, v, batch)[batch.first]
 
     def of_cls(q, k, v, batch):
-        return FUNCTIONS[name](q[batch.first], k, v, batch, 0.0)
+        return FUNCTIONS[name](q[batch.first], k, v, batch)
 
     pairs = zip(*(forward_and_gradients(f, (q, k, v), batch) for f in (of_cls, whole)), strict=True)
     for ours, theirs in pairs:
@@ -107,7 +118,9 @@ def flash_stub(monkeypatch) -> list[dict]:
     """Put a module in the place of flash-attn that notes how it was called, and computes each cell plainly."""
     calls = []
 
-    def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0):
+    def flash_attn_varlen_func(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None
+    ):
         calls.append(
             {
                 "offsets": (cu_seqlens_q, cu_seqlens_k),
@@ -119,7 +132,7 @@ def flash_stub(monkeypatch) -> list[dict]:
         parts = []
         for queries, keys in zip(pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()), strict=True):
             queries, keys = slice(*queries), slice(*keys)
-            scores = torch.einsum("ihe,jhe->hij", q[queries], k[keys]) / q.shape[-1] ** 0.5
+            scores = torch.einsum("ihe,jhe->hij", q[queries], k[keys]) * softmax_scale
             parts.append(torch.einsum("hij,jhe->ihe", scores.softmax(-1), v[keys]))
         return torch.cat(parts)
 
@@ -133,8 +146,8 @@ def flash_stub(monkeypatch) -> list[dict]:
 def test_flash_attention_is_called_with_packed_cells(batch, monkeypatch):
     calls = flash_stub(monkeypatch)
     qkv = random_qkv(batch.n_tokens)
-    out = _attention._flash(*qkv, batch, 0.25)
-    torch.testing.assert_close(out, _attention._per_cell(*qkv, batch, 0.0), rtol=0, atol=1e-5)
+    out = plain("_flash")(*qkv, batch, 0.25)
+    torch.testing.assert_close(out, FUNCTIONS["per_cell"](*qkv, batch), rtol=0, atol=1e-5)
     (call,) = calls
     for offsets in call["offsets"]:
         assert offsets.dtype == torch.int32  # flash-attn takes no other
@@ -147,8 +160,8 @@ def test_flash_attention_is_called_with_packed_cells(batch, monkeypatch):
 def test_flash_attention_of_cls_alone(batch, monkeypatch):
     calls = flash_stub(monkeypatch)
     q, k, v = random_qkv(batch.n_tokens)
-    out = _attention._flash(q[batch.first], k, v, batch, 0.0)
-    torch.testing.assert_close(out, _attention._per_cell(q, k, v, batch, 0.0)[batch.first], rtol=0, atol=1e-5)
+    out = plain("_flash")(q[batch.first], k, v, batch)
+    torch.testing.assert_close(out, FUNCTIONS["per_cell"](q, k, v, batch)[batch.first], rtol=0, atol=1e-5)
     (call,) = calls
     assert [offsets.tolist() for offsets in call["offsets"]] == [[0, 1, 2, 3, 4], [0, 7, 8, 20, 23]]
     assert call["longest"] == (1, 12)
@@ -171,10 +184,7 @@ def test_the_fastest_function_that_can_is_chosen(cuda, dtype, installed, expecte
     else:
         monkeypatch.setitem(sys.modules, "flash_attn", None)
         monkeypatch.setattr(_attention, "find_spec", lambda name: None)
-    for name in ("_per_cell", "_jagged", "_flash"):
-        monkeypatch.setattr(_attention, name, lambda q, k, v, batch, dropout, name=name: (name, dropout))
-    tensor = SimpleNamespace(is_cuda=cuda, dtype=dtype)
-    assert attention(tensor, tensor, tensor, None, 0.125) == (expected, 0.125)
+    assert _attention._backend(SimpleNamespace(is_cuda=cuda, dtype=dtype)) is getattr(_attention, expected)
 
 
 def test_self_attention_equals_torch_with_the_same_weights(batch):

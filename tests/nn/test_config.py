@@ -56,6 +56,7 @@ def test_context_is_one_model_width_or_none(settings, width):
         ({"input_norm": "layer"}, "input_norm must be one of .*, not 'layer'"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
         ({"attention_dropout": -0.1}, "attention_dropout must be at least 0 and below 1, not -0.1"),
+        ({"n_flags": 1}, "n_flags must be 0 or at least 2, for known and unknown genes, not 1"),
         ({"gep_bins": 1}, "gep_bins must be 0 or at least 2, not 1"),
         ({"gep_bins": 51, "expression": "affine"}, "gep_bins needs expression='mlp'"),
         ({"adversary": True}, "adversary need n_batches of at least 1"),

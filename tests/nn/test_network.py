@@ -446,6 +446,116 @@ def test_half_precision_stays_close(make_network, batch):
     assert F.cosine_similarity(out.cells.float(), expected.cells).min() > 0.999
 
 
-def test_values_to_generate_are_refused_not_read_as_known(make_network, batch):
-    with pytest.raises(ValueError, match="no generative attention"):
-        make_network()(replace(batch, unknown=batch.values > 5))
+def hide(batch: TokenBatch, share: float = 0.5) -> TokenBatch:
+    chance = torch.rand(batch.n_tokens, generator=torch.Generator().manual_seed(7))
+    return replace(batch, unknown=(chance < share).index_fill(0, batch.first, False))
+
+
+class TestUnknown:
+    """Genes whose values are to be generated."""
+
+    @pytest.fixture(params=["cls", "mean", "weighted", "pre", "skip", "perturb"])
+    def network(self, request, make_network) -> ScGPTNetwork:
+        settings = {
+            "pre": {"norm": "pre"},
+            "skip": {"skip_unknown_projection": True},
+            "perturb": {"expression": "affine", "zero": False},
+        }.get(request.param, {"pooling": request.param})
+        return make_network(n_flags=2, **EVERYTHING | settings)
+
+    @torch.no_grad()
+    def test_a_value_that_is_unknown_changes_nothing(self, network, batch):
+        batch = hide(batch)
+        before = outputs(network(batch, network.config.heads))
+        for position in batch.unknown.nonzero().flatten().tolist():
+            for value in (9.0, torch.inf, torch.nan):
+                values = batch.values.index_fill(0, torch.tensor(position), value)
+                after = outputs(network(replace(batch, values=values), network.config.heads))
+                assert all(torch.equal(after[name], x) for name, x in before.items())
+
+    @torch.no_grad()
+    def test_a_known_value_changes_every_output_of_its_cell(self, network, batch):
+        batch = hide(batch)
+        before = outputs(network(batch, network.config.heads))
+        position = 10
+        assert not batch.unknown[position] and batch.cell_of_token[position] == 2
+        values = batch.values.index_fill(0, torch.tensor(position), 30.0)
+        after = outputs(network(replace(batch, values=values), network.config.heads))
+        for name, x in before.items():
+            changed = (after[name] != x).view(len(x), -1).any(1)
+            expected = (torch.arange(4) if per_cell(name) else batch.cell_of_token) == 2
+            assert not (changed & ~expected).any()
+            assert name.startswith("zero") or changed[expected].all()  # a probability may be 1 before and after
+
+    @torch.no_grad()
+    def test_an_unknown_gene_is_seen_by_itself_alone(self, network, batch):
+        batch = hide(batch)
+        before = outputs(network(batch, network.config.heads))
+        position = int(batch.unknown.nonzero()[1])
+        genes = batch.gene_ids.index_fill(0, torch.tensor(position), 28)
+        after = outputs(network(replace(batch, gene_ids=genes), network.config.heads))
+        for name, x in before.items():
+            changed = (after[name] != x).view(len(x), -1).any(1).nonzero().flatten().tolist()
+            assert changed == ([] if per_cell(name) else [position]) or (name.startswith("zero") and not changed)
+
+    @torch.no_grad()
+    def test_known_genes_and_the_cell_are_as_if_there_were_no_others(self, network, batch):
+        batch = hide(batch)
+        alone = replace(batch, unknown=None).keep(~batch.unknown)
+        whole, without = (outputs(network(b, network.config.heads)) for b in (batch, alone))
+        for name, x in whole.items():
+            assert_close(x if per_cell(name) else x[~batch.unknown], without[name])
+
+    def test_without_tokens_all_else_is_the_same(self, network, batch):
+        batch = hide(batch)
+        whole, short = (outputs(network(batch, ("cls", "gepc"), tokens=t)) for t in (True, False))
+        for name, x in short.items():
+            assert_close(x, whole[name])
+
+    @torch.no_grad()
+    def test_the_flag_stands_in_for_the_value(self, make_network, batch):
+        network, batch = make_network(n_flags=2, n_conditions=3), hide(batch)
+        genes = network.genes(batch.gene_ids)
+        x = network.embed_tokens(genes, batch)
+        rows = network.conditions.weight[batch.condition_ids].sum(1)
+        expected = genes + rows + network.values(batch.values)
+        expected[batch.unknown] = (genes + rows + network.flags.weight[1])[batch.unknown]
+        assert_close(x, expected)
+
+    @torch.no_grad()
+    def test_with_all_genes_unknown_the_cell_prompt_is_all_that_is_known(self, make_network, batch):
+        network = make_network(n_flags=2)
+        prompt = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
+        everything = hide(batch, 1.0)
+        before = network(everything, ["gep"], cell_prompt=prompt).gep
+        other = replace(everything, values=everything.values + 5)
+        assert torch.equal(network(other, ["gep"], cell_prompt=prompt).gep, before)
+        assert ((network(everything, ["gep"], cell_prompt=-prompt).gep - before).abs() > 1e-3).all()
+
+    def test_every_parameter_and_the_flag_learn(self, make_network, batch):
+        network = make_network(n_flags=2, **EVERYTHING)
+        out = network(hide(batch), ALL_HEADS)
+        sum(x.square().sum() for x in outputs(out).values()).backward()
+        assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+        assert not network.flags.weight.grad[0].any()  # known genes have values
+
+    @torch.no_grad()
+    def test_half_precision_stays_close(self, make_network, batch):
+        network, batch = make_network(n_flags=2), hide(batch)
+        expected = network(batch, ["gep"])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(batch, ["gep"])
+        assert F.cosine_similarity(out.tokens.float(), expected.tokens).min() > 0.999
+
+    def test_categorical_values_too(self, make_network, batch):
+        network, batch = make_network(value_encoder="categorical", n_values=12, n_flags=2), hide(batch)
+        values = batch.values.clamp(min=0).masked_fill(batch.unknown, -1)  # no row of the embedding
+        assert network(replace(batch, values=values), ["gep"]).gep.isfinite().all()
+
+    def test_without_a_flag_they_are_refused_not_read_as_known(self, make_network, batch):
+        with pytest.raises(ValueError, match="no embedding of unknown genes: it needs n_flags=2"):
+            make_network()(hide(batch))
+
+    def test_cls_cannot_be_unknown(self, make_network, batch):
+        with pytest.raises(ValueError, match="True at a <cls>"):
+            make_network(n_flags=2)(replace(batch, unknown=torch.ones(batch.n_tokens, dtype=torch.bool)))

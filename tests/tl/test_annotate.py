@@ -84,13 +84,14 @@ def test_a_saved_annotator_names_further_cells(halves, tmp_path):
     query, reference = halves
     annotate(query, "cell_type", reference=reference, save=tmp_path / "model")
     model = SCGPTAnnotator.load(tmp_path / "model", adata=False)
-    copied = scgpt.tl.annotate(query, model=model, key_added="again", copy=True, progress_bar=False)
-    assert "again_label" not in query.obs
-    assert (copied.obs["again_label"] == query.obs["scgpt_label"]).all()
+    for given in (model, tmp_path / "model", str(tmp_path / "model")):
+        copied = scgpt.tl.annotate(query, model=given, key_added="again", copy=True, progress_bar=False)
+        assert "again_label" not in query.obs
+        assert (copied.obs["again_label"] == query.obs["scgpt_label"]).all()
     with pytest.raises(FileExistsError):
         annotate(query, "cell_type", reference=reference, save=tmp_path / "model")
-    with pytest.raises(ValueError, match="trained already"):
-        scgpt.tl.annotate(query, "cell_type", reference=reference, model=model)
+    with pytest.raises(ValueError, match="trained already: leave out reference, max_epochs, save"):
+        scgpt.tl.annotate(query, "cell_type", reference=reference, model=model, max_epochs=2, save=tmp_path / "other")
 
 
 def test_pretrained_weights_are_fine_tuned(halves, tmp_path):
@@ -103,7 +104,66 @@ def test_pretrained_weights_are_fine_tuned(halves, tmp_path):
         annotate(query, "cell_type", reference=reference, model=model, train_kwargs={"lr": 1e-4})
         record = query.uns["scgpt"]["scgpt_label"]
         assert record["checkpoint"].startswith("fine-tuned from")
-        assert record["n_genes"] == 60
+        assert (record["n_genes_matched"], record["genes_unmatched"]) == (60, [])
+    # Genes that the reference did not measure have no say, though the model knows them.
+    aligned = query[:, 20:].copy()
+    for cells in (query, aligned):
+        annotate(cells, "cell_type", reference=reference[:, 20:].copy(), model=pretrained)
+        assert cells.uns["scgpt"]["scgpt_label"]["n_genes_matched"] == 40
+    np.testing.assert_allclose(query.obsm["scgpt_probabilities"], aligned.obsm["scgpt_probabilities"], atol=1e-5)
+
+
+@pytest.mark.parametrize("input_norm", [None, "domain"])
+def test_a_model_that_was_integrated_is_fine_tuned(halves, tmp_path, input_norm):
+    query, reference = halves
+    scgpt.tl.integrate(
+        reference,
+        max_epochs=1,
+        network_kwargs=SMALL | {"input_norm": input_norm},
+        train_kwargs={"accelerator": "cpu"},
+        save=tmp_path / "integrated",
+        progress_bar=False,
+    )
+    del query.obs["batch"]
+    annotate(query, "cell_type", reference=reference, model=tmp_path / "integrated", save=tmp_path / "annotator")
+    assert len(query.uns["scgpt"]["scgpt_label"]["genes_matched"]) == 60
+    config = SCGPTAnnotator.load(tmp_path / "annotator", adata=False).module.network.config
+    assert (config.batch_embedding, config.adversary) == (False, False)
+    assert config.input_norm == (input_norm and "batch")
+
+
+def test_names_that_both_data_sets_share_are_found(halves):
+    """A reference of Ensembl ids with a column of symbols, a query of symbols."""
+    query, reference = halves
+    other = reference.copy()
+    other.var["feature_name"] = other.var_names
+    other.var_names = [f"ENSG{i:011d}.4" for i in range(other.n_vars)]
+    annotate(query, "cell_type", reference=reference)
+    expected, n_genes = query.obsm["scgpt_probabilities"], query.uns["scgpt"]["scgpt_label"]["n_genes_matched"]
+    annotate(query, "cell_type", reference=other)
+    np.testing.assert_allclose(query.obsm["scgpt_probabilities"], expected, atol=1e-5)
+    # Ensembl ids of another version in both.
+    query.var_names = [f"ENSG{i:011d}.7" for i in range(query.n_vars)]
+    del other.var["feature_name"]
+    annotate(query, "cell_type", reference=other)
+    assert query.uns["scgpt"]["scgpt_label"]["n_genes_matched"] == n_genes > 50
+
+
+def test_it_says_how_many_genes_are_missing(halves, caplog):
+    query, reference = halves
+    query = query[:, 20:].copy()
+    query.var_names = [*query.var_names[:-2], "OTHER1", "OTHER2"]
+    annotate(query, "cell_type", reference=reference, key_added="one")
+    assert "The query measured 38 of the 60 genes of the reference; the others are left out." in caplog.messages
+    record = query.uns["scgpt"]["one_label"]
+    assert record["genes_matched"] == [name for name in query.var_names if name in record["genes_matched"]]
+    assert record["n_genes_matched"] == len(record["genes_matched"]) <= 38
+    assert {"OTHER1", "OTHER2"} <= set(record["genes_unmatched"])
+    SCGPTAnnotator.setup_anndata(reference, labels_key="cell_type")
+    model = SCGPTAnnotator(reference, **SMALL)
+    model.train(1, enable_progress_bar=False, accelerator="cpu")
+    scgpt.tl.annotate(query, model=model, progress_bar=False)
+    assert "Naming 40 cells, which measured 38 of the 60 genes that the model knows." in caplog.messages
 
 
 def test_it_says_what_it_learns_and_warns_of_few_cells(halves, caplog):
@@ -125,6 +185,12 @@ class TestWrongInput:
         reference.obs["cell_type"] = ["T", "Unknown"] * 40
         with pytest.raises(ValueError, match=r"reference.obs\['cell_type'\] names 1 cell types in 40 cells"):
             annotate(query, "cell_type", reference=reference)
+        reference.obs["cell_type"] = ["T", ""] * 40
+        with pytest.raises(ValueError, match="names 1 cell types in 40 cells"):
+            annotate(query, "cell_type", reference=reference)
+        reference.obs["cell_type"] = [1, -1] * 40
+        with pytest.raises(ValueError, match="names 1 cell types in 40 cells"):
+            annotate(query, "cell_type", reference=reference, unlabeled_category=-1)
         reference.obs["cell_type"] = np.nan
         with pytest.raises(ValueError, match="names 0 cell types in 0 cells"):
             annotate(query, "cell_type", reference=reference)
@@ -133,8 +199,11 @@ class TestWrongInput:
     def test_no_gene_in_common(self, halves):
         query, reference = halves
         query.var_names = [f"OTHER{i}" for i in range(query.n_vars)]
-        with pytest.raises(ValueError, match="None of the"):
+        with pytest.raises(ValueError, match="None of the") as caught:
             annotate(query, "cell_type", reference=reference)
+        assert caught.value.__notes__ == [
+            "These are the genes of the cells to name; the vocabulary is that of the model or reference."
+        ]
 
     def test_values_that_are_no_expression(self, halves):
         query, reference = halves
@@ -142,9 +211,29 @@ class TestWrongInput:
         with pytest.raises(ValueError, match="negative"):
             annotate(query, "cell_type", reference=reference)
 
+    def test_a_query_that_cannot_be_named_is_refused_before_the_training(self, halves, monkeypatch):
+        query, reference = halves
+        monkeypatch.setattr("scgpt.tl._annotate._train", None)
+        with pytest.raises(ValueError, match="has no cell"):
+            annotate(query[:0].copy(), "cell_type", reference=reference)
+        reference.layers["counts"] = reference.X
+        with pytest.raises(KeyError, match="There is no layer 'counts'"):
+            annotate(query, "cell_type", reference=reference, layer="counts")
+        query.X.data[:] = -1
+        with pytest.raises(ValueError, match="negative"):
+            annotate(query, "cell_type", reference=reference)
+
+    def test_a_model_that_is_no_annotator_without_labels(self, halves, golden):
+        query, reference = halves
+        with pytest.raises(ValueError, match="does not name cell types") as caught:
+            scgpt.tl.annotate(query, reference=reference, model=golden / "checkpoint")
+        assert "pass labels_key" in caught.value.__notes__[0]
+
     def test_settings(self, halves):
         query, reference = halves
         with pytest.raises(ValueError, match="min_confidence is a probability"):
             annotate(query, "cell_type", reference=reference, min_confidence=50)
         with pytest.raises(KeyError, match="There is no layer 'raw'"):
             annotate(query, "cell_type", reference=reference, layer="raw")
+        with pytest.raises(ValueError, match="Pass class_weight, seed to annotate itself"):
+            annotate(query, "cell_type", reference=reference, train_kwargs={"seed": 1, "class_weight": "balanced"})

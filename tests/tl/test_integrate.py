@@ -78,7 +78,7 @@ def test_counts_and_log_normalised_values_are_told_apart_and_give_the_same(cells
     sc.pp.log1p(logged, layer="logged")
     logged.X = None
     integrate(cells)
-    assert "The data set holds counts values." in caplog.messages
+    assert "The data set holds counts." in caplog.messages
     assert "Integrating 2 batches of 40 cells over 30 genes, 30 of them measured in all." in caplog.messages
     integrate(logged, layer="logged")
     assert "The data set holds log-normalised values." in caplog.messages
@@ -104,7 +104,7 @@ def test_studies_of_different_genes(studies, caplog):
     for study in studies.values():
         assert study.uns["scgpt"]["X_scGPT"]["batches"] == ["one:a", "one:b", "two"]
         assert study.uns["scgpt"]["X_scGPT"]["n_studies"] == 2
-    assert "Study 'two' holds counts values." in caplog.messages
+    assert "Study 'two' holds counts." in caplog.messages
     assert "Integrating 3 batches of 40 cells over 80 genes, 60 of them measured in all." in caplog.messages
 
 
@@ -138,6 +138,9 @@ def test_a_saved_model_with_a_norm_of_batches_embeds_new_cells_of_these(cells, t
     new = cells[[7, 2, 30]].copy()
     embedding = model.get_latent_representation(new, progress_bar=False)
     np.testing.assert_allclose(embedding, cells.obsm["X_scGPT"][[7, 2, 30]], atol=1e-5)
+    new.obs["batch"] = ["a", None, "b"]
+    with pytest.raises(ValueError, match=r"1 cells have no batch in \.obs\['batch'\]"):
+        model.get_latent_representation(new, progress_bar=False)
     new.obs["batch"] = "c"
     with pytest.raises(ValueError, match=r"not trained on: \['c'\]"):
         model.get_latent_representation(new, progress_bar=False)
@@ -205,6 +208,14 @@ def test_batches_may_be_numbers_small_and_cells_of_one_name(cells):
     assert len(record["genes"]) == 80
 
 
+def test_a_batch_of_one_cell(cells):
+    cells.obs["batch"] = ["c"] + ["a", "b"] * 19 + ["a"]
+    for input_norm in (None, "domain"):
+        integrate(cells, network_kwargs={"input_norm": input_norm})
+        assert_unit(cells.obsm["X_scGPT"], (40, 16))
+        assert cells.uns["scgpt"]["X_scGPT"]["batches"] == ["a", "b", "c"]
+
+
 def test_gene_names_from_a_column(cells):
     integrate(cells)
     cells.var["symbol"] = cells.var_names
@@ -217,6 +228,11 @@ def test_gene_names_from_a_column(cells):
 
 def with_value(cells: ad.AnnData, value: float) -> ad.AnnData:
     cells.X[3, int(cells.X[3].indices[0])] = value
+    return cells
+
+
+def without_expression(cells: ad.AnnData) -> ad.AnnData:
+    cells.X = sp.csr_matrix(cells.shape, dtype=np.float32)
     return cells
 
 
@@ -233,6 +249,8 @@ def without_batch(cells: ad.AnnData) -> ad.AnnData:
         (without_batch, {}, ValueError, r"2 cells have no batch in \.obs\['batch'\]"),
         (lambda x: with_value(x, -2), {}, ValueError, r"negative values(.|\n)*rows \[3\]"),
         (lambda x: with_value(x, np.nan), {}, ValueError, r"NaN or infinite values(.|\n)*rows \[3\]"),
+        (without_expression, {}, ValueError, "No cell expresses any gene"),
+        (lambda x: x, {"train_kwargs": {"seed": 1}}, ValueError, "Pass seed to integrate itself"),
         (lambda x: x, {"layer": "counts"}, KeyError, "no layer 'counts'"),
         (lambda x: [], {}, ValueError, "no data set to integrate"),
         (lambda x: {1: x, "1": x}, {}, ValueError, "Two studies have one name"),

@@ -114,9 +114,10 @@ def test_genes_in_another_order_and_by_other_names(query, reference, model):
     assert other.obs[LABEL].tolist() == query.obs[LABEL].tolist()
 
 
-def test_missing_genes_are_absent(query, reference, model):
+def test_missing_genes_are_absent_and_it_says_how_many(query, reference, model, caplog):
     fewer = query[:, :70].copy()
     map_reference(fewer, reference, model=model)
+    assert "The query measured 70 of the 90 genes of the reference that the model knows." in caplog.messages
     assert (fewer.obs[LABEL].astype(str) == fewer.obs["type"].astype(str)).mean() > 0.8
 
 
@@ -204,6 +205,8 @@ def test_what_is_empty_or_asked_wrongly(query, reference, model):
         map_reference(query, reference, model=model, weights="gaussian")
     with pytest.raises(ValueError, match=r"min_confidence=1\.5"):
         map_reference(query, reference, model=model, min_confidence=1.5)
+    with pytest.raises(TypeError, match="model must be a model, or the folder or name of a checkpoint, not None"):
+        map_reference(query, reference, model=None)
     with pytest.raises(TypeError, match="Expected an AnnData"):
         map_reference("query.h5ad", reference, model=model)
     with pytest.raises(FileNotFoundError, match="no folder"):

@@ -57,7 +57,7 @@ def test_tokens_are_those_of_the_same_cells_in_memory(corpus, tokenizer):
     for held_out in (False, True):
         one = loader(corpus, tokenizer, mask_share=0.0, held_out=held_out)
         for batch in one:
-            expected = one.hide(cells.tokenize(batch.cell_index.numpy(), tokenizer, key=one.tie_key()))
+            expected = one.hide(cells.tokenize(batch.cell_index.numpy(), tokenizer, key=one.tie_key()), 0)
             assert same(batch, expected)
 
 

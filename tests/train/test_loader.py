@@ -141,3 +141,50 @@ def test_dropping_and_masking_are_independent(cells, tokenizer):
     n_genes = whole.make_batch(0).n_tokens - 120
     assert both / left == pytest.approx(hidden / n_genes, abs=0.05)
     assert dropping.make_batch(0).predict.sum() < 0.4 * left
+
+
+SHARES = (0.25, 0.5, 0.75)
+
+
+def shares_of(batches) -> list[float]:
+    """The share of genes that is hidden in each batch: that of its longest cell, where rounding matters least."""
+    longest = [max(batch.split(1), key=lambda cell: cell.n_tokens) for batch in batches]
+    return [round(4 * int(cell.predict.sum()) / (cell.n_tokens - 1) + 0.02) / 4 for cell in longest]
+
+
+def test_one_of_several_shares_is_drawn_for_each_step(cells, tokenizer):
+    several = loader(cells, tokenizer, batch_size=2)
+    several.mask_share = SHARES
+    drawn = []
+    for epoch in range(2):
+        several.order.set_epoch(epoch)
+        batches = list(several)
+        drawn.append(shares_of(batches))
+        assert all(same(a, b) for a, b in zip(batches, several, strict=True))
+        single = loader(cells, tokenizer, batch_size=2)
+        single.order.set_epoch(epoch)
+        for share in SHARES:
+            single.mask_share = share
+            step = drawn[-1].index(share)
+            assert same(single.make_batch(step), batches[step])
+    assert set(drawn[0]) == set(drawn[1]) == set(SHARES)
+    assert drawn[0] != drawn[1]
+    assert all(drawn[0].count(share) > 10 for share in SHARES)
+
+
+def test_batches_of_one_step_have_one_share(cells, tokenizer):
+    several = loader(cells, tokenizer, batch_size=4)
+    several.mask_share, several.accumulate = SHARES, 3
+    drawn = shares_of(several)
+    assert len(drawn) == 30
+    assert all(len(set(drawn[i : i + 3])) == 1 for i in range(0, 30, 3))
+    assert len(set(drawn)) == 3
+
+
+def test_hidden_genes_are_unknown_on_request(cells, tokenizer):
+    masked, marked = loader(cells, tokenizer), loader(cells, tokenizer)
+    marked.unknown = True
+    for a, b in zip(masked, marked, strict=True):
+        assert a.unknown is None
+        assert torch.equal(b.unknown, a.predict)
+        assert torch.equal(b.values, a.targets)

@@ -26,6 +26,7 @@ def test_shares_are_of_cells_and_of_predicted_tokens():
     parts = parts_of_step([batch_of(3, [1, 2, 5, 6]), batch_of(1, [1])])
     assert [part.share("cells").item() for part in parts] == pytest.approx([0.75, 0.25])
     assert [part.share("tokens").item() for part in parts] == pytest.approx([0.8, 0.2])
+    assert [part.share("genes").item() for part in parts] == pytest.approx([0.75, 0.25])
     nothing = parts_of_step([batch_of(1, []), batch_of(1, [])])
     assert [part.share("tokens").item() for part in nothing] == [0, 0]
 
@@ -47,7 +48,7 @@ class Gradients(Callback):
         self.of_steps.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
 
 
-def gradients(adata, batch_size, accumulate, include_zeros) -> list[dict[str, torch.Tensor]]:
+def gradients(adata, batch_size, accumulate, include_zeros, objectives) -> list[dict[str, torch.Tensor]]:
     SCGPT.setup_anndata(adata, batch_key="batch", labels_key="cell_type")
     model = SCGPT(
         adata,
@@ -59,13 +60,14 @@ def gradients(adata, batch_size, accumulate, include_zeros) -> list[dict[str, to
         adversary=True,
         zero=True,
         include_zeros=include_zeros,
+        n_flags=2,
     )
     recorded = Gradients()
     model.train(
         1,
         lr=1e-12,  # so that each step starts from the same weights
         batch_size=batch_size,
-        objectives=OBJECTIVES,
+        objectives=objectives,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=None,
         enable_progress_bar=False,
@@ -74,10 +76,18 @@ def gradients(adata, batch_size, accumulate, include_zeros) -> list[dict[str, to
     return recorded.of_steps
 
 
-@pytest.mark.parametrize("include_zeros", [False, True])
-def test_accumulated_batches_have_the_gradient_of_one_large_batch(counts, include_zeros):
+@pytest.mark.parametrize(
+    ("include_zeros", "objectives"),
+    [
+        (False, OBJECTIVES),
+        (True, OBJECTIVES),
+        (False, {"gen": {"warmup_steps": 0}, "cls": 2}),
+        (False, {"gen": {"warmup_steps": 2, "all_unknown": True}}),
+    ],
+)
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(counts, include_zeros, objectives):
     """Of 108 cells in batches of 16, the last step has fewer cells and fewer batches."""
-    whole, parts = gradients(counts, 32, 1, include_zeros), gradients(counts, 16, 2, include_zeros)
+    whole, parts = (gradients(counts, *batches, include_zeros, objectives) for batches in ((32, 1), (16, 2)))
     assert len(whole) == len(parts) == 4
     for expected, got in zip(whole, parts, strict=True):
         assert expected.keys() == got.keys()

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -47,26 +45,6 @@ def test_frozen_parameters_are_left_out():
     module.network.genes.requires_grad_(False)
     n_given = sum(len(group["params"]) for group in parameter_groups(module, 0.1))
     assert n_given == len(list(module.parameters())) - 3
-
-
-def test_the_adversary_has_a_rate_of_its_own():
-    module = ScGPTModule(replace(CONFIG, n_batches=2, adversary=True))
-    groups = parameter_groups(module, 0.1, adversary_lr=0.5)
-    own = [p for group in groups if group.get("lr") == 0.5 for p in group["params"]]
-    assert {id(p) for p in own} == {id(p) for p in module.network.dar.parameters()}
-    assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
-    assert {group["weight_decay"] for group in groups if "lr" in group} == {0.1, 0.0}
-    assert not any("lr" in group for group in parameter_groups(module, 0.1))
-
-
-def test_the_schedule_is_also_the_adversarys(counts):
-    counts.obs["batch"] = np.resize(["a", "b"], counts.n_obs)
-    SCGPT.setup_anndata(counts, batch_key="batch")
-    model = SCGPT(counts, d_model=8, n_layers=1, n_heads=2, adversary=True)
-    plan = {"schedule": "epoch_decay", "decay": 0.5, "adversary_lr": 0.01}
-    model.train(3, lr=0.1, objectives=["gep", "dar"], enable_progress_bar=False, plan_kwargs=plan)
-    rates = {group["lr"] for group in model.trainer.optimizers[0].param_groups}
-    assert sorted(rates) == pytest.approx([0.01 / 8, 0.1 / 8])
 
 
 def rates_of(model: SCGPT, **settings) -> list[float]:
@@ -169,3 +147,44 @@ def test_with_nothing_to_train_the_network_still_runs(model):
     model.train(2, enable_progress_bar=False, plan_kwargs={"weight_decay": 0.1})
     assert all(torch.equal(old, new) for old, new in zip(before, model.module.parameters(), strict=True))
     assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()
+
+
+def generative_model(adata, **settings) -> SCGPT:
+    SCGPT.setup_anndata(adata)
+    return SCGPT(adata, d_model=8, n_layers=1, n_heads=2, n_flags=2, **settings)
+
+
+PARTS = ("gen_gene_prompt", "gen_gepc", "gen_cell_prompt")
+
+
+def test_the_parts_of_the_generative_objective_are_logged_with_their_sum(counts):
+    model = generative_model(counts)
+    model.train(2, objectives={"gen": {"weight": 3, "warmup_steps": 0}}, enable_progress_bar=False)
+    for mode in ("train", "validation"):
+        total = model.history[f"gen_{mode}"].to_numpy(float)
+        assert total == pytest.approx(sum(model.history[f"{part}_{mode}"].to_numpy(float) for part in PARTS), rel=1e-5)
+        assert model.history[f"{mode}_loss"].to_numpy(float) == pytest.approx(3 * total, rel=1e-5)
+
+
+def test_cell_prompts_wait_for_the_warm_up_in_training_and_not_in_validation(counts):
+    """4 steps an epoch: the first two epochs go without, the third has two steps with it."""
+    model, seen = generative_model(counts), []
+    step = ScGPTTrainingPlan._losses
+
+    class Recording(ScGPTTrainingPlan):
+        def _losses(self, batch, mode, at=None):
+            losses = step(self, batch, mode, at)
+            if mode == "training" and "gen_cell_prompt" in losses.extra_metrics:
+                seen.append((at, batch.n_cells, losses.extra_metrics["gen_cell_prompt"].item()))
+            return losses
+
+    model._training_plan_cls = Recording
+    model.train(3, objectives={"gen": {"warmup_steps": 10}}, enable_progress_bar=False)
+    steps, sizes, losses = np.array(seen).T
+    assert steps.tolist() == [10, 11]
+    logged = model.history["gen_cell_prompt_train"]["gen_cell_prompt_train"]
+    assert logged.index.tolist() == [2]
+    assert float(logged.iloc[0]) == pytest.approx(np.average(losses, weights=sizes), rel=1e-5)
+    assert model.history["gen_cell_prompt_validation"].index.tolist() == [0, 1, 2]
+    model.train(2, seed=1, objectives={"gen": {"warmup_steps": 5}}, enable_progress_bar=False)
+    assert model.history["gen_cell_prompt_train"].index.tolist() == [2, 4]  # epochs of both trainings are counted on

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.data import GeneVocab, gene_names
+from scgpt.data import GeneVocab, own_names
 
 from ._sources import BadFile, Source
 
@@ -45,7 +45,7 @@ def union_vocab(
             var = source.var()
             if gene_key is not None and gene_key != "index" and gene_key not in var:
                 raise BadFile(f"{source.name}: gene_key={gene_key!r} is not a column of .var; there are {list(var)}.")
-            names = sorted({name for name in gene_names(var, gene_key or "index", mapping) if name})
+            names = sorted({name for name in own_names(var, gene_key, mapping) if name})
             codes[source.name] = np.array([code_of.setdefault(name, len(code_of)) for name in names], np.int32)
     in_files = np.bincount(np.concatenate([*codes.values(), []]).astype(np.int64), minlength=len(code_of))
     known = list(code_of)

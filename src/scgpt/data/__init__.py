@@ -11,8 +11,8 @@ from ._conditions import Conditions, conditions_of_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
 from ._hashing import derive_key, profiles_of, uniform_of
-from ._masking import drop_genes, mask_values
-from ._matching import GeneMatch, gene_names, in_memory, match_genes, read_mapping
+from ._masking import drop_genes, mark_unknown, mask_values
+from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._measured import expressed_genes, measured_tokens
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
@@ -37,13 +37,15 @@ __all__ = [
     "derive_key",
     "drop_genes",
     "expressed_genes",
-    "gene_names",
     "in_memory",
     "join_studies",
+    "mark_unknown",
     "mask_values",
     "match_genes",
     "measured_by",
     "measured_tokens",
+    "name_keys",
+    "own_names",
     "profiles_of",
     "read_gmt",
     "read_mapping",

@@ -47,6 +47,34 @@ def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, ke
     )
 
 
+def mark_unknown(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:
+    """Make a share of each cell's genes unknown: what generative attention is to predict from the others.
+
+    Unlike a masked gene, an unknown one is seen by no other token. Which genes are unknown depends on ``key``, the cell
+    and the gene alone. ``<cls>`` never is, and of the genes of a cell at least one stays known.
+
+    Parameters
+    ----------
+    batch
+        Cells with their values.
+    share
+        Share of each cell's genes to make unknown, rounded down.
+    key
+        Another key chooses other genes; the same one chooses those that :func:`mask_values` hides.
+
+    Returns
+    -------
+    The batch with ``unknown`` and ``predict`` True at these genes, and all true values in ``targets``.
+
+    Raises
+    ------
+    ValueError
+        When ``share`` is not in [0, 1].
+    """
+    hidden = _choose(batch, share, key, "unknown genes")
+    return replace(batch, unknown=hidden, targets=batch.values, predict=hidden)
+
+
 def drop_genes(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:
     """Leave a share of each cell's genes out of its tokens.
 

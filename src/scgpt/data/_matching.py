@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,23 @@ class GeneMatch:
     matched: tuple[str, ...]
     unmatched: tuple[str, ...]
     duplicated: tuple[str, ...]
+
+    @property
+    def n_genes(self) -> int:
+        """How many genes of the vocabulary the data set has."""
+        return len(np.unique(self.token_ids[self.token_ids >= 0]))
+
+    def within(self, token_ids: NDArray[np.int64]) -> GeneMatch:
+        """Return the match to some genes of the vocabulary alone."""
+        found, kept = self.token_ids >= 0, np.isin(self.token_ids, token_ids[token_ids >= 0])
+        names = np.empty(len(found), dtype=object)
+        names[found], names[~found] = self.matched, self.unmatched
+        return replace(
+            self,
+            token_ids=np.where(kept, self.token_ids, -1),
+            matched=tuple(names[kept]),
+            unmatched=tuple(names[~kept]),
+        )
 
     def __str__(self) -> str:
         n_vars = len(self.token_ids)
@@ -156,11 +173,31 @@ def in_memory(var: Any) -> pd.DataFrame:
     return var if isinstance(var, pd.DataFrame) else var.to_memory()
 
 
-def gene_names(var: pd.DataFrame, key: str, mapping: Mapping[str, str] | None = None) -> list[str]:
-    """Return the name of each variable's gene, renamed by a mapping, empty where it has none."""
+def gene_names(var: pd.DataFrame, key: str) -> list[str]:
+    """Return the name of each variable's gene, empty where it has none."""
     column = var.index if key == INDEX else var[key]
-    names = ["" if missing else str(name) for name, missing in zip(column, pd.isna(column), strict=True)]
-    return names if mapping is None else [mapping.get(name, name) for name in names]
+    return ["" if missing else str(name) for name, missing in zip(column, pd.isna(column), strict=True)]
+
+
+def own_names(
+    var: pd.DataFrame,
+    gene_key: str | None = None,
+    gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+) -> list[str]:
+    """Return what a vocabulary that is made of these variables calls their genes; empty where one has no name.
+
+    They are the names of a column, by default of the index, renamed by the mapping. Ensembl ids lose their version, so
+    that data sets with other versions know them again.
+
+    Raises
+    ------
+    KeyError
+        When ``gene_key`` is not a column.
+    """
+    mapping = read_mapping(gene_mapping) or {}
+    (key,) = name_keys(var, gene_key or INDEX)
+    forms = [(name, match[1] if (match := _ENSEMBL.fullmatch(name)) else name) for name in gene_names(var, key)]
+    return [mapping.get(name, mapping.get(unversioned, unversioned)) for name, unversioned in forms]
 
 
 def ids_of(names: list[str], vocab: GeneVocab, mapping: Mapping[str, str] | None) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
     Raises
     ------
     ValueError
-        When values cannot be expression, or a study shares no gene with any other.
+        When values cannot be expression, none is above 0, or a study shares no gene with any other.
     """
     expression: dict[str, StudyExpression] = {}
     for name, study in studies.items():
@@ -88,6 +88,8 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
             if name:
                 error.add_note(f"This is study {name!r}.")
             raise
+    if not any(values.rows.data.any() for values in expression.values()):
+        raise ValueError("No cell expresses any gene that has a name.")
     _check_shared({name: set(values.genes) for name, values in expression.items()})
     genes = variable_genes(list(expression.values()), n_genes)
     blocks: list[sp.csr_matrix] = []

@@ -89,8 +89,8 @@ class Checkpoint:
     registry
         The scvi-tools registry that the model was saved with, empty if none.
     extras
-        Numbers beside the weights: ``mask_share`` and ``drop_share`` of the last training, and what a kind of model
-        adds; empty if not known.
+        Plain values beside the weights: how the last training hid genes (``mask_share``, ``unknown``, ``drop_share``),
+        and what a kind of model adds; empty if not known.
     """
 
     config: ScGPTConfig
@@ -98,7 +98,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     report: LoadReport
     registry: dict[str, Any] = field(default_factory=dict)
-    extras: dict[str, float] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def vocab(self) -> GeneVocab:

@@ -153,6 +153,8 @@ def _config(args: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str,
         "n_modalities": rows("modalities.embedding.weight"),
         "n_conditions": rows("conditions.weight"),
         "n_flags": rows("flags.weight"),
+        # Flags are of the authors' pretraining code alone, and so is this.
+        "skip_unknown_projection": has("flags."),
     }
 
 

@@ -280,8 +280,8 @@ class ReferenceIndex:
         KeyError, ValueError
             As in :meth:`from_anndata`; and when the embedding is by another model.
         """
-        source = ArraySource.of_anndata(adata, self.use_rep, self.labels)
-        check_same_model(self.settings, source.settings, "the cells to add")
+        source = ArraySource.of_anndata(adata, self.use_rep, self.labels, "the cells to add")
+        check_same_model(self.settings, source.settings, source.name)
         if source.n_obs == 0:
             return
         vectors = unit(source.vectors, self.n_dims)
@@ -325,8 +325,8 @@ class ReferenceIndex:
         from anndata import AnnData
 
         if isinstance(query, AnnData):
-            source = ArraySource.of_anndata(query, use_rep or self.use_rep, ())
-            check_same_model(self.settings, source.settings, "the query")
+            source = ArraySource.of_anndata(query, use_rep or self.use_rep, (), "the query")
+            check_same_model(self.settings, source.settings, source.name)
             query = source.vectors
         return Neighbors(*self._store.search(unit(query, self.n_dims), k, n_probes))
 

@@ -31,8 +31,16 @@ _HASHES = ("model_sha256", "checkpoint_sha256")
 class ArraySource:
     """Embeddings in memory, and the labels beside them."""
 
-    def __init__(self, vectors: Any, obs: Any, labels: Sequence[str], settings: Mapping[str, Any], use_rep: str):
-        self.name = "the reference"
+    def __init__(
+        self,
+        vectors: Any,
+        obs: Any,
+        labels: Sequence[str],
+        settings: Mapping[str, Any],
+        use_rep: str,
+        name: str = "the reference",
+    ):
+        self.name = name
         self.vectors = vectors if hasattr(vectors, "dtype") else np.asarray(vectors)
         self.n_dims = _width(self.vectors.shape, use_rep, self.name)
         self.n_obs = len(self.vectors)
@@ -42,11 +50,15 @@ class ArraySource:
         self.settings = settings_of(settings)
 
     @classmethod
-    def of_anndata(cls, adata: AnnData, use_rep: str, labels: Sequence[str]) -> Self:
-        """Read what an AnnData holds."""
-        check_key(use_rep, list(adata.obsm), "the AnnData")
+    def of_anndata(cls, adata: AnnData, use_rep: str, labels: Sequence[str], name: str = "the reference") -> Self:
+        """Read what an AnnData holds, under its name in messages."""
+        from anndata import AnnData
+
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Expected an AnnData, not {type(adata).__name__}; of files, from_files makes an index.")
+        check_key(use_rep, list(adata.obsm), name)
         made = adata.uns.get("scgpt", {}).get(use_rep, {})
-        return cls(np.asarray(adata.obsm[use_rep]), adata.obs, labels, made, use_rep)
+        return cls(np.asarray(adata.obsm[use_rep]), adata.obs, labels, made, use_rep, name)
 
     def read(self) -> Iterator[Vectors]:
         """Yield unit vectors in portions."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ._bootstrap import with_intervals
 from ._calibration import CalibrationBins
 from ._predictions import Predictions, confidence_of
 
@@ -149,7 +150,7 @@ def annotation_scores(
     )
     scores = cells.scores(np.ones(adata.n_obs))
     if n_bootstrap:
-        scores = _with_intervals(scores, cells, n_bootstrap, seed)
+        scores = with_intervals(scores, cells.scores, adata.n_obs, n_bootstrap, seed, set(scores) - {_NO_INTERVAL})
 
     by_type = cells.by_type(cells.known.astype(np.float64))
     columns = {name: np.where(known, values, np.nan) for name, values in by_type.items()}
@@ -220,24 +221,6 @@ def _known_types(predictions: Predictions, known_types: Iterable[str] | None, la
             f"No cell is of a known type: .obs[{label_key!r}] has {predictions.types}, and known_types {sorted(names)}."
         )
     return known
-
-
-def _with_intervals(scores: dict[str, float], cells: _ScoredCells, n: int, seed: int) -> dict[str, float]:
-    """Put the bounds of a score behind it."""
-    rng = np.random.default_rng(seed)
-    n_cells = len(cells.known)
-    weights = (np.bincount(rng.integers(n_cells, size=n_cells), minlength=n_cells) for _ in range(n))
-    draws = [cells.scores(counts.astype(np.float64)) for counts in weights]
-    out = {}
-    for name, value in scores.items():
-        out[name] = value
-        if name != _NO_INTERVAL:
-            values = np.array([draw[name] for draw in draws])
-            # Where few cells decide, a draw may hold none of them.
-            values = values[~np.isnan(values)]
-            bounds = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-            out[f"{name}_low"], out[f"{name}_high"] = map(float, bounds)
-    return out
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_], weights: NDArray[np.float64] | NDArray[np.bool_]) -> float:

@@ -20,9 +20,13 @@ def nearest_neighbors(embedding: NDArray[np.float64], n_neighbors: int) -> Neigh
     from scib_metrics.nearest_neighbors import NeighborsResults
     from sklearn.neighbors import NearestNeighbors
 
-    index = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(embedding)
-    distances, indices = index.kneighbors(embedding)
-    return NeighborsResults(indices=indices, distances=distances)
+    # Looked for among all cells, a cell is found at a distance of 1e-8 or so, which UMAP takes for that of its nearest.
+    others = NearestNeighbors(n_neighbors=n_neighbors - 1, algorithm="brute").fit(embedding)
+    distances, indices = others.kneighbors()
+    itself = np.arange(len(embedding))[:, None]
+    return NeighborsResults(
+        indices=np.hstack([itself, indices]), distances=np.hstack([np.zeros(itself.shape), distances])
+    )
 
 
 def connectivities(neighbors: NeighborsResults) -> sp.coo_array:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._agreement import adjusted_rand_index, normalized_mutual_information
+from ._bootstrap import with_intervals
 from ._columns import codes_of
 from ._graph import connectivities, label_components, leiden, nearest_neighbors
 from ._silhouettes import silhouettes
@@ -132,7 +133,7 @@ def integration_scores(
         cells = _ScoredCells.of(embedding, labels, batches, n_neighbors, resolutions, seed)
         rows[key] = cells.scores(np.ones(len(labels)))
         if n_bootstrap:
-            rows[key] = _with_intervals(rows[key], cells, n_bootstrap, seed)
+            rows[key] = with_intervals(rows[key], cells.scores, len(labels), n_bootstrap, seed, _AVERAGES)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("embedding")
     if benchmarker:
         assert batches is not None
@@ -187,20 +188,6 @@ class _ScoredCells:
         bio, batch = np.mean([nmi, ari, asw_label]), np.mean([asw_batch, connectivity])
         values = nmi, ari, asw_label, bio, asw_batch, connectivity, batch, 0.6 * bio + 0.4 * batch
         return dict(zip(_COLUMNS, map(float, values), strict=True))
-
-
-def _with_intervals(scores: dict[str, float], cells: _ScoredCells, n: int, seed: int) -> dict[str, float]:
-    """Put the bounds of an average behind it."""
-    rng = np.random.default_rng(seed)
-    n_cells = len(cells.labels)
-    weights = (np.bincount(rng.integers(n_cells, size=n_cells), minlength=n_cells) for _ in range(n))
-    draws = [cells.scores(counts.astype(np.float64)) for counts in weights]
-    out = {}
-    for name, value in scores.items():
-        out[name] = value
-        if name in _AVERAGES:
-            out[f"{name}_low"], out[f"{name}_high"] = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
-    return out
 
 
 def _contingency(

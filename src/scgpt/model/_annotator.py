@@ -186,7 +186,7 @@ class SCGPTAnnotator(SCGPT):
         Raises
         ------
         ValueError
-            As in :meth:`SCGPT.train`; when ``class_weight`` lacks a type.
+            As in :meth:`SCGPT.train`; when ``class_weight`` lacks a type, names one that is none, or has a factor below 0.
         """
         defaults = FROM_SCRATCH["training"] if self.load_report is None else FINE_TUNING
         chosen = make_objectives(defaults["objectives"] if objectives is None else objectives)
@@ -213,6 +213,7 @@ class SCGPTAnnotator(SCGPT):
         layer: str | None = None,
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+        match: GeneMatch | None = None,
         precision: Precision = "auto",
         progress_bar: bool = True,
     ) -> pd.Series | pd.DataFrame:
@@ -232,6 +233,8 @@ class SCGPTAnnotator(SCGPT):
             See there.
         gene_mapping
             See there.
+        match
+            See there.
         precision
             See there.
         progress_bar
@@ -249,7 +252,7 @@ class SCGPTAnnotator(SCGPT):
         """
         adata = self._given_or_own(adata)
         rows = _rows(adata, indices)
-        match = self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
+        match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
         if not self.is_trained:
             warn_user("The model is not trained; its predictions mean nothing yet.")
         logits = self._logits(adata, rows, match, layer, precision, progress_bar)
@@ -302,6 +305,10 @@ class SCGPTAnnotator(SCGPT):
         if isinstance(given, Mapping):
             if lacking := [label for label in self._labels if label not in given]:
                 raise ValueError(f"class_weight has no factor for {lacking}.")
+            if strange := [label for label in given if label not in self._labels]:
+                raise ValueError(f"class_weight names {strange}, which are no types of this model: {self._labels}.")
+            if wrong := {label: factor for label, factor in given.items() if not 0 <= factor < np.inf}:
+                raise ValueError(f"Factors of class_weight must be 0 or more, and finite, not {wrong}.")
             return tuple(float(given[label]) for label in self._labels)
         if given != "balanced":
             raise ValueError(f"class_weight must be 'balanced', a factor for each type, or None, not {given!r}.")

@@ -252,6 +252,8 @@ class EmbeddingMixin:
         column, known = state["original_key"], pd.Index(state["categorical_mapping"])
         if column not in adata.obs:
             raise KeyError(f"This model normalises each batch apart: .obs[{column!r}] must name each cell's batch.")
+        if missing := int(adata.obs[column].isna().sum()):
+            raise ValueError(f"{missing} cells have no batch in .obs[{column!r}]; fill or drop them.")
         # Numbers that name batches are known again as text, which integrate makes of them.
         labels = known.astype(str).get_indexer(pd.Index(adata.obs[column].astype(str)))
         if (labels < 0).any():

@@ -20,6 +20,7 @@ from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
 
 from ._conditions import check_conditions
+from ._query import check_categories
 
 
 class PersistenceMixin:
@@ -29,7 +30,7 @@ class PersistenceMixin:
     tokenizer: Tokenizer
     load_report: LoadReport | None
     registry_: dict[str, Any]
-    extras: dict[str, float]
+    extras: dict[str, Any]
     adata: AnnData | None
 
     @classmethod
@@ -170,7 +171,8 @@ class PersistenceMixin:
         FileNotFoundError
             When the folder or a file in it is missing.
         ValueError
-            When a file is damaged, or the model is of another class.
+            When a file is damaged, or the model is of another class; when ``adata`` has batches or labels that the
+            model was not trained on.
         """
         if not isinstance(adata, bool | None):
             check_anndata(adata)
@@ -182,6 +184,7 @@ class PersistenceMixin:
             adata.uns.pop("_scvi_uuid", None)  # it belongs to the AnnData that was saved
         data = adata if isinstance(adata, AnnData) else None
         if data is not None:
+            check_categories(data, registry)
             cls.setup_anndata(data, source_registry=registry, **registry[_SETUP_ARGS_KEY])  # type: ignore[attr-defined]
         return cls._from_checkpoint(checkpoint, data, None if data is not None else registry, accelerator, device)
 
@@ -204,9 +207,13 @@ class PersistenceMixin:
         ------
         FileNotFoundError, ValueError
             As :meth:`from_pretrained` does.
+        TypeError
+            When ``model`` is none of these.
         """
         if isinstance(model, str | Path):
             return hub.read(model, fresh=fresh, **changes)
+        if not isinstance(model, PersistenceMixin | Checkpoint):
+            raise TypeError(f"model must be a model, or the folder or name of a checkpoint, not {model!r}.")
         checkpoint = model.to_checkpoint() if isinstance(model, PersistenceMixin) else model
         return checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,15 @@ from scgpt.train import CellOrder, TokenLoader
 logger = logging.getLogger(__name__)
 
 _UNLABELLED = "Unknown"
+# The argument of setup_anndata that names their column, what stands there, and what to do with what is not known.
+_CATEGORIES = {
+    REGISTRY_KEYS.BATCH_KEY: ("batch_key", "batches", "load_query_data(adata, model) makes room for them."),
+    REGISTRY_KEYS.LABELS_KEY: (
+        "labels_key",
+        "labels",
+        "Write there that they are not known, or train on them: from_pretrained(model, adata).",
+    ),
+}
 _CELLS_OF_A_BATCH, _CELLS_OF_A_STEP = 2048, 32  # from which the statistics of a new batch are gathered
 
 
@@ -32,6 +41,7 @@ class QueryMixin:
 
     module: ScGPTModule
     tokenizer: Tokenizer
+    extras: dict[str, Any]
     device: torch.device
 
     @classmethod
@@ -41,7 +51,7 @@ class QueryMixin:
         reference_model: Self | str | Path,
         *,
         unfrozen: bool = False,
-        mask_share: float | None = None,
+        mask_share: float | Sequence[float] | None = None,
         drop_share: float | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
@@ -64,8 +74,9 @@ class QueryMixin:
         adata
             The query, of any genes: those that it did not measure are absent, not zero. It is set up as the
             reference was, without a call of ``setup_anndata``, and needs the same batch column and layer. Labels that
-            the reference does not know come after those that it does. Where the column of labels is lacking, it is
-            written, filled with ``"Unknown"``.
+            the reference does not know come after those that it does; a classifier cannot name them, so the query of one
+            has to lack them. Where the column of labels is lacking, it is written, filled with the category of unlabelled
+            cells, or ``"Unknown"``.
         reference_model
             A trained model, which is left as it is, or the folder of a saved one.
         unfrozen
@@ -116,7 +127,7 @@ class QueryMixin:
         config, weights = checkpoint.config, checkpoint.state_dict
         if _knows_batches(config):
             config, weights = add_batches(config, weights, len(new))
-        extras = {"mask_share": 0.4, "drop_share": 0.0} | checkpoint.extras
+        extras = {"mask_share": 0.4, "unknown": False, "drop_share": 0.0} | checkpoint.extras
         extras |= {k: v for k, v in (("mask_share", mask_share), ("drop_share", drop_share)) if v is not None}
         checkpoint = replace(
             checkpoint,
@@ -130,19 +141,18 @@ class QueryMixin:
         if not unfrozen:
             fix_all_but_new_batches(model.module.network, len(known))
         if config.input_norm == "domain":
-            gather_statistics(
-                model.module.network, model._new_cells(len(known), extras["mask_share"], extras["drop_share"])
-            )
+            gather_statistics(model.module.network, model._new_cells(len(known)))
         logger.info("%s", model.load_report)
         return model
 
-    def _new_cells(self, n_known: int, mask_share: float, drop_share: float) -> Iterator[TokenBatch]:
+    def _new_cells(self, n_known: int) -> Iterator[TokenBatch]:
         """Cells of each new batch, as in training."""
         cells = self._registered_cells()  # type: ignore[attr-defined]
+        hidden = {name: self.extras[name] for name in ("mask_share", "unknown", "drop_share")}
         for code in range(n_known, self.module.network.config.n_batches):
             order = CellOrder(np.flatnonzero(cells.batch_labels == code), _CELLS_OF_A_BATCH, shuffle=True)
             few = CellOrder(order.batch(0), _CELLS_OF_A_STEP, shuffle=False)
-            loader = TokenLoader(cells, self.tokenizer, few, mask_share=mask_share, drop_share=drop_share)
+            loader = TokenLoader(cells, self.tokenizer, few, **hidden)
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 for step, batch in enumerate(loader):
                     torch.manual_seed(derive_key(0, "dropout", code, step))
@@ -233,6 +243,29 @@ def _check_type(what: str, adata: AnnData, column: str, known: np.ndarray) -> No
         )
 
 
+def check_categories(
+    adata: AnnData, registry: dict[str, Any], keys: Iterable[str] = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)
+) -> None:
+    """Raise for batches or labels of a data set that a model was not trained on.
+
+    Raises
+    ------
+    ValueError
+        With their names.
+    """
+    for key in keys:
+        argument, what, remedy = _CATEGORIES[key]
+        column = registry[_SETUP_ARGS_KEY].get(argument)
+        if column is None or column not in adata.obs:
+            continue
+        names = adata.obs[column].dropna()
+        known = registry[_FIELD_REGISTRIES_KEY][key]["state_registry"]["categorical_mapping"]
+        if strange := sorted(set(names[~names.isin(known)].astype(str))):
+            raise ValueError(
+                f".obs[{column!r}] names {what} that the model was not trained on: {strange[:5]}. {remedy}"
+            )
+
+
 def _complete_labels(adata: AnnData, registry: dict[str, Any]) -> None:
     """Write a column of unknown labels where the reference had labels and the query has none.
 
@@ -241,9 +274,15 @@ def _complete_labels(adata: AnnData, registry: dict[str, Any]) -> None:
     column = registry[_SETUP_ARGS_KEY].get("labels_key")
     if column is None:
         return
-    known = registry[_FIELD_REGISTRIES_KEY][REGISTRY_KEYS.LABELS_KEY]["state_registry"]["categorical_mapping"]
+    state = registry[_FIELD_REGISTRIES_KEY][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+    known, unlabelled = state["categorical_mapping"], state.get("unlabeled_category")
     if column in adata.obs:
         _check_type("labels", adata, column, known)
+        if unlabelled is not None:
+            check_categories(adata, registry, [REGISTRY_KEYS.LABELS_KEY])
+        return
+    if unlabelled is not None:
+        adata.obs[column] = pd.Categorical([unlabelled] * adata.n_obs)
         return
     if infer_dtype(list(known)) != "string":
         raise KeyError(

@@ -16,7 +16,7 @@ from scvi.data._constants import _SETUP_ARGS_KEY
 from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField
 from scvi.model.base import BaseModelClass
 
-from scgpt.data import GeneVocab, Tokenizer, check_anndata, check_measured, gene_names, in_memory, read_mapping
+from scgpt.data import GeneVocab, Tokenizer, check_anndata, check_measured, in_memory, own_names, read_mapping
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
 from scgpt.nn import ScGPTConfig
@@ -239,10 +239,7 @@ class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseMod
     def _vocab_of_adata(self) -> GeneVocab:
         assert self.adata is not None
         args = self.registry["setup_args"]
-        key = args.get("gene_key") or "index"
-        if key != "index" and key not in self.adata.var:
-            raise KeyError(f"gene_key={key!r} is not a column of .var; there are {list(self.adata.var.columns)}.")
-        names = gene_names(in_memory(self.adata.var), key, args.get("gene_mapping"))
+        names = own_names(in_memory(self.adata.var), args.get("gene_key"), args.get("gene_mapping"))
         return GeneVocab.from_genes(name for name in names if name)
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:

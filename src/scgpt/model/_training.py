@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import nn
 from scgpt._messages import warn_user
 from scgpt.data import Cells, Tokenizer, derive_key, measured_by
 from scgpt.hub import LoadReport
-from scgpt.module import Objective, ScGPTModule, default_objectives, make_objectives
+from scgpt.module import Objective, ScGPTModule, default_objectives, is_generative, make_objectives
 from scgpt.train import (
     Lora,
     ScGPTTrainingPlan,
@@ -41,6 +41,8 @@ from scgpt.train import (
 from ._embedding import resolve_precision
 from ._query import check_surgery
 
+UNKNOWN_SHARES = (0.25, 0.5, 0.75)  # as the authors pretrain
+
 
 class TrainingMixin:
     """``train`` for models around an :class:`~scgpt.module.ScGPTModule`."""
@@ -52,7 +54,7 @@ class TrainingMixin:
     module: ScGPTModule
     tokenizer: Tokenizer
     load_report: LoadReport | None
-    extras: dict[str, float]
+    extras: dict[str, Any]
     is_trained: bool
     registry: dict[str, Any]
     adata: AnnData | None
@@ -65,7 +67,7 @@ class TrainingMixin:
         *,
         lr: float | None = None,
         batch_size: int = 32,
-        mask_share: float | None = None,
+        mask_share: float | Sequence[float] | None = None,
         drop_share: float | None = None,
         objectives: Iterable[str | Objective] | Mapping[str, Any] | None = None,
         ties: Literal["middle", "spread"] = "middle",
@@ -99,13 +101,15 @@ class TrainingMixin:
         batch_size
             Cells of a step.
         mask_share
-            Share of each cell's genes whose values are hidden; 0.4 by default.
+            Share of each cell's genes whose values are hidden, or several, of which one is drawn for each step; 0.4 by
+            default, and 0.25, 0.5 and 0.75 for the objective ``gen``.
         drop_share
             Share of each cell's genes that are left out of its tokens first; 0 by default. Steps take less time, and
             what is asked of the cell embedding (``zero``) can no longer be read off the input.
         objectives
             Names, names with weights, or names with settings (see :func:`scgpt.module.make_objectives`); by default
-            ``gep`` and, where the network has it, ``gepc``.
+            ``gep`` and, where the network has it, ``gepc``: values of masked genes. ``gen`` asks for those of unknown
+            genes, which no other gene sees.
         ties
             How tied values are binned in training, see :func:`scgpt.data.bin_values`.
         freeze
@@ -179,7 +183,11 @@ class TrainingMixin:
         tokenizer = replace(self.tokenizer, ties=ties)
         # What load_query_data left to train goes on under the conditions that the model was trained under.
         before = {} if n_fixed is None else self.extras
-        mask_share = before.get("mask_share", 0.4) if mask_share is None else mask_share
+        unknown = is_generative(chosen)
+        if mask_share is None:
+            mask_share = before.get("mask_share", UNKNOWN_SHARES if unknown else 0.4)
+        if isinstance(mask_share, Sequence):
+            mask_share = tuple(mask_share)
         drop_share = before.get("drop_share", 0.0) if drop_share is None else drop_share
         split = split_cells(self._cells_to_train_on(chosen), train_size, validation_size, seed)
         cells = self._registered_cells()
@@ -189,6 +197,7 @@ class TrainingMixin:
             split,
             batch_size=batch_size,
             mask_share=mask_share,
+            unknown=unknown,
             drop_share=drop_share,
             seed=seed,
             expressed="zero" in [o.name for o in chosen] and not tokenizer.include_zeros,
@@ -249,7 +258,7 @@ class TrainingMixin:
                 **trainer_kwargs,
             )
             runner()
-        self.extras |= {"mask_share": mask_share, "drop_share": drop_share}
+        self.extras |= {"mask_share": mask_share, "unknown": unknown, "drop_share": drop_share}
         if self.load_report is not None:
             self.load_report = self.load_report.fine_tuned()
 
@@ -310,6 +319,11 @@ class TrainingMixin:
             raise ValueError(
                 f"The network chooses among gep_bins={config.gep_bins} bins and the tokenizer makes "
                 f"n_bins={self.tokenizer.n_bins}: cross-entropy needs binned values, and as many bins."
+            )
+        if is_generative(objectives) and not config.n_flags:
+            raise ValueError(
+                "Objective 'gen' needs an embedding of unknown genes, which this network does not have: pass n_flags=2, "
+                "and fresh=['flags'] where the weights come from a checkpoint."
             )
         if "zero" in names and not self.tokenizer.include_zeros and not config.gepc:
             raise ValueError("Objective 'zero' asks the cell embedding where zeros are left out: it needs gepc=True.")

@@ -1,5 +1,6 @@
 """The network together with what it is trained for."""
 
+from ._generative import CellPrompt, GenePrompt, GenGepc, gen
 from ._losses import (
     bernoulli_nll,
     elastic_cell_similarity,
@@ -8,14 +9,18 @@ from ._losses import (
     masked_relative_error,
     zero_nll,
 )
+from ._make import OBJECTIVES, default_objectives, is_generative, make_objectives
 from ._module import ScGPTModule
-from ._objectives import OBJECTIVES, Cls, Dar, Ecs, Gep, Gepc, Objective, Zero, default_objectives, make_objectives
+from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Objective, Zero
 
 __all__ = [
     "OBJECTIVES",
+    "CellPrompt",
     "Cls",
     "Dar",
     "Ecs",
+    "GenGepc",
+    "GenePrompt",
     "Gep",
     "Gepc",
     "Objective",
@@ -24,6 +29,8 @@ __all__ = [
     "bernoulli_nll",
     "default_objectives",
     "elastic_cell_similarity",
+    "gen",
+    "is_generative",
     "make_objectives",
     "masked_cross_entropy",
     "masked_mse",

@@ -10,7 +10,8 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from scgpt._token_batch import TokenBatch
 from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork
 
-from ._objectives import Objective, default_objectives
+from ._make import default_objectives
+from ._objectives import Objective
 
 
 class ScGPTModule(BaseModuleClass):
@@ -32,30 +33,39 @@ class ScGPTModule(BaseModuleClass):
         self.network = ScGPTNetwork(config)
         self.objectives: tuple[Objective, ...] = default_objectives(config)
 
-    def forward(self, tensors: TokenBatch, **kwargs: Any) -> tuple[NetworkOutput, NetworkOutput, LossOutput]:
+    def forward(
+        self, tensors: TokenBatch, step: int | None = None, **kwargs: Any
+    ) -> tuple[NetworkOutput, NetworkOutput, LossOutput]:
         """Run network and objectives; the triple is what scvi-tools expects of a module."""
         heads = dict.fromkeys(head for objective in self.objectives for head in objective.heads)
         output = self.inference(tensors, tuple(heads))
-        return output, output, self.loss(tensors, output)
+        return output, output, self.loss(tensors, output, step)
 
     def inference(self, batch: TokenBatch, heads: tuple[str, ...] = ()) -> NetworkOutput:
         """Run the network; outputs of tokens are given only where a head reads them."""
         return self.network(batch, heads=heads, tokens=False)
 
-    def loss(self, batch: TokenBatch, output: NetworkOutput) -> LossOutput:
+    def loss(self, batch: TokenBatch, output: NetworkOutput, step: int | None = None) -> LossOutput:
         """Return the weighted sum of the objectives, and each of them unweighted as an extra metric.
+
+        Objectives that are parts of another are in the extra metrics together with their sum. Of those that begin
+        later, only what counts at ``step`` is there; without it, as in validation, where epochs are compared, all.
 
         Raises
         ------
         FloatingPointError
             When an objective is NaN or infinite.
         """
-        losses = {objective.name: objective(output, batch) for objective in self.objectives}
-        total = torch.stack([o.weight * losses[o.name] for o in self.objectives]).sum()
+        counting = [o for o in self.objectives if step is None or o.counts_at(step)]
+        losses = {o.name: o(*o.scored_on(self.network, output, batch)) for o in counting}
+        nothing = output.cells.new_zeros(())  # before the only objective begins
+        total = torch.stack([nothing, *(o.weight * losses[o.name] for o in counting)]).sum()
         if not torch.isfinite(total):
             bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             raise FloatingPointError(f"Objective {', '.join(bad)} is not finite; lower the learning rate.")
-        return LossOutput(loss=total, extra_metrics=losses, n_obs_minibatch=batch.n_cells)
+        wholes = dict.fromkeys(o.part_of for o in counting if o.part_of is not None)
+        sums = {name: torch.stack([losses[o.name] for o in counting if o.part_of == name]).sum() for name in wholes}
+        return LossOutput(loss=total, extra_metrics=sums | losses, n_obs_minibatch=batch.n_cells)
 
     @torch.inference_mode()
     def classify(self, batch: TokenBatch) -> torch.Tensor:

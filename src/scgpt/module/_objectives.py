@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from scgpt._token_batch import TokenBatch
-from scgpt.nn import NetworkOutput, ScGPTConfig
+from scgpt.nn import NetworkOutput, ScGPTNetwork
 
 from ._losses import bernoulli_nll, elastic_cell_similarity, masked_cross_entropy, masked_mse, zero_nll
+
+MeanOver = Literal["cells", "genes", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Objective(ABC):
     name: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ()
     """Heads of the network that it reads."""
+    part_of: ClassVar[str | None] = None
+    """Name of a sum that it is a part of, which is logged beside it."""
 
     weight: float = 1.0
 
@@ -36,8 +39,18 @@ class Objective(ABC):
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
 
-    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
-        """Return what the loss of a batch is a mean over: its cells, or the tokens that are predicted."""
+    def scored_on(
+        self, network: ScGPTNetwork, out: NetworkOutput, batch: TokenBatch
+    ) -> tuple[NetworkOutput, TokenBatch]:
+        """Return the output and the batch to call it with: those of the first pass, or of a pass of its own."""
+        return out, batch
+
+    def counts_at(self, step: int) -> bool:
+        """Return whether it is part of the loss at a step of the optimiser."""
+        return True
+
+    def mean_over(self, batch: TokenBatch) -> MeanOver:
+        """Return what the loss of a batch is a mean over: its cells, all their genes, or the tokens to predict."""
         return "cells"
 
     def needed(self, what: str, tensor: Tensor | None) -> Tensor:
@@ -67,7 +80,7 @@ class Gep(Objective):
             return masked_cross_entropy(out.gep_logits, *self.predicted(batch))
         return masked_mse(self.needed("gep", out.gep), *self.predicted(batch))
 
-    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+    def mean_over(self, batch: TokenBatch) -> MeanOver:
         """Return that it is a mean over tokens."""
         return "tokens"
 
@@ -82,7 +95,7 @@ class Gepc(Objective):
         """Return the loss of a batch, unweighted."""
         return masked_mse(self.needed("gepc", out.gepc), *self.predicted(batch))
 
-    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+    def mean_over(self, batch: TokenBatch) -> MeanOver:
         """Return that it is a mean over tokens."""
         return "tokens"
 
@@ -107,7 +120,7 @@ class Zero(Objective):
         loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
         return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
 
-    def mean_over(self, batch: TokenBatch) -> Literal["cells", "tokens"]:
+    def mean_over(self, batch: TokenBatch) -> MeanOver:
         """Return that it is a mean over masked genes, or over all genes of each cell."""
         return "tokens" if batch.expressed is None else "cells"
 
@@ -167,46 +180,3 @@ class Cls(Objective):
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         # A mean over cells, not over weights, which would make more of a batch without rare types.
         return F.cross_entropy(logits, labels, weights, reduction="sum") / len(labels)
-
-
-OBJECTIVES: dict[str, type[Objective]] = {o.name: o for o in (Gep, Gepc, Zero, Ecs, Dar, Cls)}
-
-
-def make_objectives(
-    given: Iterable[str | Objective] | Mapping[str, float | Mapping[str, Any]],
-) -> tuple[Objective, ...]:
-    """Build objectives from names, from names with weights, or from names with all their settings.
-
-    Parameters
-    ----------
-    given
-        ``["gep", "gepc"]``, ``{"gep": 1, "ecs": 10}``, ``{"ecs": {"weight": 10, "beta": 0.6}}``, or objects.
-
-    Raises
-    ------
-    ValueError
-        When a name or setting is unknown, a name stands twice, or there is none.
-    """
-    entries: Iterable[tuple[str | Objective, Any]]
-    entries = given.items() if isinstance(given, Mapping) else [(entry, {}) for entry in given]
-    objectives = []
-    for entry, settings in entries:
-        if isinstance(entry, Objective):
-            objectives.append(entry)
-            continue
-        if entry not in OBJECTIVES:
-            raise ValueError(f"Unknown objective {entry!r}; known are {list(OBJECTIVES)}.")
-        settings = settings if isinstance(settings, Mapping) else {"weight": settings}
-        try:
-            objectives.append(OBJECTIVES[entry](**settings))
-        except TypeError as error:
-            raise ValueError(f"Objective {entry!r} does not take these settings: {error}.") from None
-    names = [o.name for o in objectives]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"Objectives must be at least one, each once, not {names}.")
-    return tuple(objectives)
-
-
-def default_objectives(config: ScGPTConfig) -> tuple[Objective, ...]:
-    """Return the objectives of masked expression that a network has heads for; where it has none, ``ecs``."""
-    return make_objectives([name for name in ("gep", "gepc") if name in config.heads] or ["ecs"])

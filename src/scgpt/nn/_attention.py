@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scgpt._token_batch import TokenBatch
+from scgpt._token_batch import Packed, TokenBatch
+
+from ._generative import generative_attention
 
 
 def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float = 0.0) -> Tensor:
     """Scaled dot-product attention in which every token sees all tokens of its own cell and no other.
+
+    Where tokens are unknown, all see the known ones alone, and an unknown one sees itself, too. The memory grows
+    linearly with the length of cells, but with dropout where no fused kernel has it, as on a CPU.
 
     Parameters
     ----------
     q_THE, k_THE, v_THE
         ``(T, H, E)`` queries, keys and values of ``H`` heads; or ``(B, H, E)`` queries, those of ``<cls>`` alone.
     batch
-        The batch, for the cells' boundaries.
+        The batch, for the cells' boundaries and for what is unknown.
     dropout
         Probability to drop an attention weight.
 
@@ -27,63 +34,70 @@ def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dr
     -------
     As many rows as there are queries.
     """
+    attend = partial(_backend(q_THE), dropout=dropout, scale=q_THE.shape[-1] ** -0.5)
+    queries = batch if len(q_THE) == batch.n_tokens else batch.cls_tokens
+    if batch.unknown is not None:
+        return generative_attention(q_THE, k_THE, v_THE, batch, queries, attend)
+    return attend(q_THE, k_THE, v_THE, queries, batch)
+
+
+def _backend(q_THE: Tensor) -> Callable[..., Tensor]:
     if not q_THE.is_cuda:
-        return _per_cell(q_THE, k_THE, v_THE, batch, dropout)
+        return _per_cell
     if find_spec("flash_attn") and q_THE.dtype in (torch.float16, torch.bfloat16):
-        return _flash(q_THE, k_THE, v_THE, batch, dropout)
-    return _jagged(q_THE, k_THE, v_THE, batch, dropout)
+        return _flash
+    return _jagged
 
 
-def _per_cell(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
+def _per_cell(
+    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packed, keys: Packed, dropout: float, scale: float
+) -> Tensor:
     # On a CPU a loop over cells is 3 to 8 times faster than nested tensors.
-    lengths = batch.lengths.tolist()
-    cut = ((q_THE, _query_offsets(q_THE, batch).diff().tolist()), (k_THE, lengths), (v_THE, lengths))
+    cut = [(x, rows.lengths.tolist()) for x, rows in ((q_THE, queries), (k_THE, keys), (v_THE, keys))]
     out = [
-        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
         for q, k, v in zip(*(x.transpose(0, 1).split(sizes, dim=1) for x, sizes in cut), strict=True)
     ]
     return torch.cat(out, dim=1).transpose(0, 1)
 
 
-def _jagged(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
-    offsets, longest = _query_offsets(q_THE, batch), _longest_query(q_THE, batch)
+def _jagged(
+    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packed, keys: Packed, dropout: float, scale: float
+) -> Tensor:
     q, k, v = (
-        torch.nested.nested_tensor_from_jagged(x, rows, max_seqlen=most).transpose(1, 2)
-        for x, rows, most in (
-            (q_THE, offsets, longest),
-            (k_THE, batch.offsets, batch.longest),
-            (v_THE, batch.offsets, batch.longest),
-        )
+        torch.nested.nested_tensor_from_jagged(x, rows.offsets, max_seqlen=rows.longest).transpose(1, 2)
+        for x, rows in ((q_THE, queries), (k_THE, keys), (v_THE, keys))
     )
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).values()
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale).transpose(1, 2).values()
 
 
-def _flash(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float) -> Tensor:
+def _flash(
+    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packed, keys: Packed, dropout: float, scale: float
+) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    offsets, longest = _query_offsets(q_THE, batch).int(), _longest_query(q_THE, batch)
     return flash_attn_varlen_func(
-        q_THE, k_THE, v_THE, offsets, batch.offsets.int(), longest, batch.longest, dropout_p=dropout
+        q_THE,
+        k_THE,
+        v_THE,
+        queries.offsets.int(),
+        keys.offsets.int(),
+        queries.longest,
+        keys.longest,
+        dropout_p=dropout,
+        softmax_scale=scale,
     )
-
-
-def _query_offsets(q_THE: Tensor, batch: TokenBatch) -> Tensor:
-    """Return where each cell's queries begin: its tokens', or that of its ``<cls>`` alone."""
-    if len(q_THE) == batch.n_tokens:
-        return batch.offsets
-    return torch.arange(batch.n_cells + 1, device=q_THE.device)
-
-
-def _longest_query(q_THE: Tensor, batch: TokenBatch) -> int:
-    return batch.longest if len(q_THE) == batch.n_tokens else 1
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over packed cells."""
+    """Multi-head self-attention over packed cells.
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float):
+    With ``project_unknown=False`` the output of unknown tokens is left as it is before the last linear layer.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float, project_unknown: bool = True):
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads, self.dropout, self.project_unknown = n_heads, dropout, project_unknown
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
@@ -92,5 +106,7 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x_TD).view(len(x_TD), 3, self.n_heads, -1).unbind(1)
         if cls_only:
             q = q[batch.first]
-        mixed = attention(q, k, v, batch, self.dropout if self.training else 0.0)
-        return self.out(mixed.flatten(1))
+        mixed = attention(q, k, v, batch, self.dropout if self.training else 0.0).flatten(1)
+        if batch.unknown is None or self.project_unknown or cls_only:
+            return self.out(mixed)
+        return torch.where(batch.unknown.unsqueeze(1), mixed, self.out(mixed))

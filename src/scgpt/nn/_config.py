@@ -68,6 +68,8 @@ class ScGPTConfig:
         Rows of the condition embedding, row 0 meaning none; 0 switches it off.
     n_flags
         Rows of the flag embedding, whose row 1 stands in for the value of unknown genes; 0 switches it off.
+    skip_unknown_projection
+        Leave the last linear layer of attention out for unknown tokens, as the authors' pretraining code does.
 
     Raises
     ------
@@ -100,6 +102,7 @@ class ScGPTConfig:
     n_modalities: int = 0
     n_conditions: int = 0
     n_flags: int = 0
+    skip_unknown_projection: bool = False
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self) if f.type == "int"):
@@ -126,6 +129,8 @@ class ScGPTConfig:
             raise ValueError(f"gep_bins must be 0 or at least 2, not {self.gep_bins}.")
         if self.gep_bins and self.expression != "mlp":
             raise ValueError("gep_bins needs expression='mlp': an affine decoder gives values, not bins.")
+        if self.n_flags < 0 or self.n_flags == 1:
+            raise ValueError(f"n_flags must be 0 or at least 2, for known and unknown genes, not {self.n_flags}.")
         needs_batches = [n for n in ("batch_embedding", "adversary") if getattr(self, n)]
         needs_batches += ["input_norm='domain'"] if self.input_norm == "domain" else []
         if needs_batches and self.n_batches < 1:

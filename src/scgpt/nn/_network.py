@@ -110,6 +110,8 @@ class ScGPTNetwork(nn.Module):
             nn.init.normal_(self.conditions.weight, std=INITIAL_STD)
             nn.init.zeros_(self.conditions.weight[0])
         self.flags = nn.Embedding(c.n_flags, d) if c.n_flags else None
+        if self.flags is not None:
+            nn.init.normal_(self.flags.weight, std=INITIAL_STD)
         self.batches = NormedEmbedding(c.n_batches, d) if c.batch_embedding else None
         self.modalities = NormedEmbedding(c.n_modalities, d) if c.n_modalities else None
         self.input_norm: nn.Module | None = None
@@ -177,7 +179,11 @@ class ScGPTNetwork(nn.Module):
 
     def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
         """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""
-        x_TD = genes_TD + self.values(batch.values)
+        values_TD = self.values(batch.known_values)
+        if batch.unknown is not None:
+            assert self.flags is not None  # for the type checker; _check has said so to the user
+            values_TD = torch.where(batch.unknown.unsqueeze(1), self.flags.weight[1].to(values_TD.dtype), values_TD)
+        x_TD = genes_TD + values_TD
         if self.conditions is not None:
             assert batch.condition_ids is not None  # for the type checker; _check has said so to the user
             x_TD = x_TD + self.conditions(batch.condition_ids)
@@ -194,8 +200,10 @@ class ScGPTNetwork(nn.Module):
         if self.config.pooling == "cls":
             return x_TD[batch.first]
         weights_T = torch.ones_like(batch.values)
+        if batch.unknown is not None:  # what is generated is no part of what a cell is known by
+            weights_T = weights_T.masked_fill(batch.unknown, 0)
         if self.config.pooling == "weighted":
-            weights_T = batch.values.clamp(min=0)
+            weights_T = batch.known_values.clamp(min=0)
             # <cls> has no expression; its tiny weight only speaks in a cell in which nothing is expressed.
             weights_T[batch.first] = torch.finfo(weights_T.dtype).tiny
         sums_BD = x_TD.new_zeros(batch.n_cells, x_TD.shape[1])
@@ -253,7 +261,7 @@ class ScGPTNetwork(nn.Module):
             elif "gep" in heads:
                 out["gep"] = self.gep(x_TC)
             if "perturb_gep" in heads:
-                out["perturb_gep"] = self.gep(x_TC, batch.values)
+                out["perturb_gep"] = self.gep(x_TC, batch.known_values)
             if of_tokens:
                 out["zero"] = self.gep.probability(x_TC)
         if self.gepc is None:
@@ -278,8 +286,10 @@ class ScGPTNetwork(nn.Module):
         if off:
             known = "unknown" if set(off) - set(HEADS) else "not switched on in this network's config"
             raise ValueError(f"Heads {off} are {known}; this network has {list(self.config.heads)}.")
-        if batch.unknown is not None:
-            raise ValueError("This network has no generative attention: leave TokenBatch.unknown out.")
+        if batch.unknown is not None and self.flags is None:
+            raise ValueError("This network has no embedding of unknown genes: it needs n_flags=2.")
+        if batch.unknown is not None and bool(batch.unknown[batch.first].any()):
+            raise ValueError("TokenBatch.unknown is True at a <cls>: that is what a cell is known by.")
         decodes = bool(_DECODERS & set(heads))
         needed = {
             "condition_ids": self.conditions is not None,

@@ -16,7 +16,9 @@ class TransformerLayer(nn.Module):
     def __init__(self, config: ScGPTConfig):
         super().__init__()
         self.order = config.norm
-        self.attention = SelfAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.attention = SelfAttention(
+            config.d_model, config.n_heads, config.attention_dropout, not config.skip_unknown_projection
+        )
         self.norm1 = nn.LayerNorm(config.d_model)
         self.feed_forward = nn.Sequential(
             nn.Linear(config.d_model, config.d_feed_forward),

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from scgpt.data import GeneVocab
     from scgpt.model import SCGPT, SCGPTAnnotator
+    from scgpt.nn import ScGPTConfig
 
 # A gene that fewer known cells express is hardly learnt from scratch; to a query it would be noise.
 _MIN_CELLS = 3
 # Of a type with fewer cells little can be learnt.
 _FEW_CELLS = 10
+# Cells to name that are looked at before the training: where values cannot be expression, most cells tell.
+_LOOKED_AT = 256
 _LABEL = "label"
 
 
@@ -53,20 +57,21 @@ def annotate(
         Cells by genes, with counts or log-normalised values. All of its cells are named, those with a label too.
     labels_key
         Column of ``.obs`` with the known types, of ``reference`` where there is one, else of ``adata``. Not needed
-        where ``model`` is an annotator.
+        where ``model`` is a trained annotator.
     reference
         Other cells, whose types are known. Its genes need not be those of ``adata``: the model is trained on the genes
         that both measured.
     unlabeled_category
-        What stands in ``labels_key`` for cells of unknown type; so do missing values.
+        What stands in ``labels_key`` for cells of unknown type; so do missing values and empty text.
     model
-        A checkpoint's name or folder, or a model, to fine-tune; a trained :class:`~scgpt.model.SCGPTAnnotator` names
-        the cells as it is. None trains a small network from scratch.
+        A checkpoint's name or folder, or a model, to fine-tune; what one made for the batches of its own data starts
+        anew. A trained :class:`~scgpt.model.SCGPTAnnotator`, or its folder without ``labels_key``, names the cells as
+        it is. None trains a small network from scratch.
     layer
         Layer with the expression, of both data sets; ``.X`` by default.
     gene_key
-        Column of ``.var`` with the gene names; by default found by itself where there is something to match, else the
-        index.
+        Column of ``.var`` with the gene names, of both data sets; by default the names that both share, or that the
+        model knows, are found by themselves.
     gene_mapping
         From names in the data to other names, see :func:`scgpt.data.match_genes`.
     class_weight
@@ -84,7 +89,8 @@ def annotate(
     train_kwargs
         Arguments of :meth:`scgpt.model.SCGPTAnnotator.train` to change.
     save
-        Folder to save the trained annotator in; ``SCGPTAnnotator.load(folder)`` names further cells.
+        Folder to save the trained annotator in; ``annotate(more, model=folder)`` names further cells. Trained on from
+        pretrained weights it knows more genes than it was trained on: give it those in the provenance.
     progress_bar
         Show progress.
     key_added
@@ -103,14 +109,16 @@ def annotate(
     ``adata.obsm[f"{key_added}_probabilities"]``
         DataFrame of float32, a column for each type.
     ``adata.uns["scgpt"][f"{key_added}_label"]``
-        Provenance: parameters, package version, checkpoint and its hash, genes, and how many known cells each type had.
+        Provenance: parameters, package version, checkpoint and its hash, genes of ``adata`` that were read and that were
+        not, and how many known cells each type had.
 
     Raises
     ------
     KeyError
         When a layer or column is not there.
     ValueError
-        When fewer than two types are known; when no gene is shared; when values cannot be expression.
+        When fewer than two types are known; when no gene is shared; when values cannot be expression; when an
+        annotator is told how to be trained.
     FileExistsError
         When the folder to save in holds anything.
 
@@ -121,30 +129,52 @@ def annotate(
     """
     import pandas as pd
 
+    from scgpt._messages import inform
     from scgpt.data import check_anndata
     from scgpt.hub import check_target
     from scgpt.model import SCGPTAnnotator
 
-    from ._provenance import fingerprint, record
+    from ._arguments import refuse_own, target
+    from ._provenance import fingerprint, genes_of, record
 
     check_anndata(adata)
+    refuse_own(("class_weight", "max_epochs", "seed"), train_kwargs or {}, "annotate")
     if not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence is a probability, from 0 to 1, and not {min_confidence}.")
     if save is not None:
         check_target(Path(save))  # before the training, not after it
-    if copy:
-        adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
-    elif adata.is_view and adata.isbacked:
-        raise ValueError("Results cannot be written into a view of a file; pass copy=True, or annotate the whole file.")
+    adata = target(adata, copy)
     layer = None if layer == "X" else layer
     names: dict[str, Any] = {"gene_key": gene_key, "gene_mapping": gene_mapping}
+    if labels_key is None and isinstance(model, str | Path):
+        try:
+            model = SCGPTAnnotator.from_pretrained(model)
+        except ValueError as error:
+            error.add_note("To train a model, pass labels_key, the column of .obs with the known types.")
+            raise
     if isinstance(model, SCGPTAnnotator):
-        if reference is not None:
-            raise ValueError("An annotator is trained already: leave reference= out, or pass another model to train.")
+        of_training = {
+            "reference": reference,
+            "class_weight": class_weight,
+            "max_epochs": max_epochs,
+            "network_kwargs": network_kwargs,
+            "train_kwargs": train_kwargs,
+            "save": save,
+        }
+        if given := [name for name, value in of_training.items() if value is not None]:
+            raise ValueError(
+                f"An annotator is trained already: leave out {', '.join(given)}, or pass another model to train."
+            )
         annotator, support = model, {}
+        match = annotator.match(adata, **names)
+        n_known = len(annotator.vocab.genes)
+        inform(
+            f"Naming {adata.n_obs} cells, which measured {match.n_genes} of the {n_known} genes that the model knows."
+        )
     else:
         if labels_key is None:
             raise ValueError("labels_key must name the column of .obs with the known types.")
+        _check_cells(adata, layer)
         known = _known_cells(adata, labels_key, reference, unlabeled_category, model, layer, names)
         support = {str(name): int(n) for name, n in known.obs[_LABEL].value_counts().items()}
         annotator = _train(
@@ -152,8 +182,10 @@ def annotate(
         )
         if save is not None:
             annotator.save(save)
+        # Of genes that it was not trained on a pretrained model might say anything.
+        match = annotator.match(adata, **names).within(annotator.vocab.ids(known.var_names))
 
-    probabilities = annotator.predict(adata, soft=True, layer=layer or "X", progress_bar=progress_bar, **names)
+    probabilities = annotator.predict(adata, soft=True, layer=layer or "X", match=match, progress_bar=progress_bar)
     values = probabilities.to_numpy()
     confidence = values.max(1)
     types = list(annotator.labels)
@@ -175,7 +207,7 @@ def annotate(
         layer=layer or "X",
         types=list(annotator.labels),
         support=support,
-        n_genes=len(annotator.vocab.genes),
+        **genes_of(match),
         temperature=annotator.temperature,
         min_confidence=min_confidence,
         n_unknown=int(unsure.sum()),
@@ -184,6 +216,16 @@ def annotate(
         network=str(annotator.module.network.config),
     )
     return adata if copy else None
+
+
+def _check_cells(adata: AnnData, layer: str | None) -> None:
+    """Raise, before the training, where cells to name are no expression."""
+    import pandas as pd
+
+    from scgpt.data import Study
+
+    some = adata[:_LOOKED_AT]
+    Study(some, list(some.var_names), pd.Series("", index=some.obs_names), layer).expression()
 
 
 def _known_cells(
@@ -209,8 +251,8 @@ def _known_cells(
         raise KeyError(
             f"labels_key={labels_key!r} is not a column of {what}.obs; there are {list(source.obs.columns)}."
         )
-    labels = pd.Series(source.obs[labels_key]).astype(object)
-    known = (labels.notna() & (labels != unlabeled_category)).to_numpy()
+    labels = pd.Series(source.obs[labels_key])
+    known = (labels.notna() & ~labels.astype(str).isin(["", str(unlabeled_category)])).to_numpy()
     labels = labels[known].astype(str)
     support = labels.value_counts()
     if len(support) < 2:
@@ -219,18 +261,24 @@ def _known_cells(
             f"{unlabeled_category!r} left out); to tell types apart takes two."
         )
 
-    var = in_memory(source.var)
-    if model is None:
-        vocab = _own_vocabulary(var, **names)
-    else:
-        vocab = SCGPT.checkpoint_of(model).vocab
-    ids = match_genes(var, vocab, **names).token_ids
+    var, var_of_query = in_memory(source.var), in_memory(adata.var)
+    vocab = _own_vocabulary(var, var_of_query, **names) if model is None else SCGPT.checkpoint_of(model).vocab
+    ours = match_genes(var, vocab, **names)
+    ids = ours.token_ids
     if reference is not None:
+        try:
+            theirs = match_genes(var_of_query, vocab, **names).token_ids
+        except ValueError as error:
+            error.add_note(
+                "These are the genes of the cells to name; the vocabulary is that of the model or reference."
+            )
+            raise
         # What the query did not measure cannot tell its types apart.
-        shared = match_genes(in_memory(adata.var), vocab, **names).token_ids
-        ids = np.where(np.isin(ids, shared[shared >= 0]), ids, -1)
-    if not (ids >= 0).any():
-        raise ValueError("The cells to name and those of known type share no gene; pass gene_mapping=.")
+        ids = np.where(np.isin(ids, theirs[theirs >= 0]), ids, -1)
+        n_shared = len(np.unique(ids[ids >= 0]))
+        if not n_shared:
+            raise ValueError("The cells to name and those of known type share no gene; pass gene_mapping=.")
+        inform(f"The query measured {n_shared} of the {ours.n_genes} genes of the reference; the others are left out.")
     genes = [vocab.tokens[i] if i >= 0 else "" for i in ids]
     batches = pd.Series("", index=labels.index)
     expression = Study(source[known], genes, batches, layer).expression()
@@ -253,14 +301,16 @@ def _known_cells(
     return result
 
 
-def _own_vocabulary(var: pd.DataFrame, gene_key: str | None, gene_mapping: Any) -> Any:
-    """Return the genes of a data set as a vocabulary."""
-    from scgpt.data import GeneVocab, gene_names, read_mapping
+def _own_vocabulary(
+    var: pd.DataFrame, var_of_query: pd.DataFrame, gene_key: str | None, gene_mapping: Any
+) -> GeneVocab:
+    """Return the genes of the known cells as a vocabulary: under those of their names that the query shares most."""
+    from scgpt.data import GeneVocab, name_keys, own_names
 
-    if gene_key not in (None, "index") and gene_key not in var:
-        raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {list(var.columns)}.")
-    names = gene_names(var, gene_key or "index", read_mapping(gene_mapping))
-    return GeneVocab.from_genes(dict.fromkeys(name for name in names if name))
+    theirs = {name for key in name_keys(var_of_query, gene_key) for name in own_names(var_of_query, key, gene_mapping)}
+    candidates = [own_names(var, key, gene_mapping) for key in name_keys(var, gene_key)]
+    names = max(candidates, key=lambda names: len(theirs.intersection(names) - {""}))
+    return GeneVocab.from_genes(name for name in names if name)
 
 
 def _train(
@@ -273,15 +323,29 @@ def _train(
     train_kwargs: dict[str, Any],
     progress_bar: bool,
 ) -> SCGPTAnnotator:
-    from scgpt.model import SCGPTAnnotator
+    from scgpt.model import SCGPT, SCGPTAnnotator
 
     SCGPTAnnotator.setup_anndata(known, labels_key=_LABEL, unlabeled_category="")
     changes = dict(network_kwargs or {})
     if model is None:
         annotator = SCGPTAnnotator(known, seed=seed, **changes)
     else:
-        annotator = SCGPTAnnotator.from_pretrained(model, known, **changes)
+        checkpoint = SCGPT.checkpoint_of(model)
+        changes, fresh = _without_batches(checkpoint.config, changes)
+        annotator = SCGPTAnnotator.from_pretrained(checkpoint, known, fresh=fresh, **changes)
     annotator.train(
         max_epochs, class_weight=class_weight, seed=seed, **{"enable_progress_bar": progress_bar} | train_kwargs
     )
     return annotator
+
+
+def _without_batches(config: ScGPTConfig, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what to change of a network that knows the batches of other data, and which parts then start anew."""
+    off: dict[str, Any] = {"batch_embedding": False, "adversary": False}
+    if config.input_norm == "domain":
+        off["input_norm"] = "batch"
+    changes = off | dict(changes)
+    fresh = ["input_norm"] if config.input_norm == "domain" and changes["input_norm"] else []
+    if config.batch_embedding:  # which the decoders read
+        fresh += ["gep"] + ["gepc"] * changes.get("gepc", config.gepc)
+    return changes, fresh

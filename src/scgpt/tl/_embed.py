@@ -86,13 +86,11 @@ def embed(
     from scgpt.data import check_anndata
     from scgpt.model import SCGPT, resolve_precision
 
-    from ._provenance import fingerprint, record
+    from ._arguments import target
+    from ._provenance import fingerprint, genes_of, record
 
     check_anndata(adata)
-    if copy:
-        adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
-    elif adata.is_view and adata.isbacked:
-        raise ValueError("Results cannot be written into a view of a file; pass copy=True, or embed the whole file.")
+    adata = target(adata, copy)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
     match = model.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
@@ -112,11 +110,8 @@ def embed(
         report=model.load_report,
         model_sha256=fingerprint(model),
         layer=model.layer_of(layer),
-        gene_key=match.key,
         max_length=model.tokenizer.max_length if max_length is None else max_length,
         precision=resolve_precision(model.device, precision),
-        n_genes_matched=len(match.matched),
-        genes_matched=list(match.matched),
-        genes_unmatched=list(match.unmatched),
+        **genes_of(match),
     )
     return adata if copy else None

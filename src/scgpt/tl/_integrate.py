@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 # Asking the cell embedding which of all genes the cell expresses helps on shallow data, where most values are 1 and say
 # little; that loss is a mean over genes, hence its weight. Half the genes are dropped because it learns as much from an
-# epoch in 40 % of the time. Batches are not normalised apart: where they hold different types that moves alike cells
-# apart. At the rate of the rest the adversary lags behind, and with some seeds two batches of one type stayed apart.
+# epoch in 40 % of the time. Batches are not normalised apart: where they hold different types that moves alike cells apart.
 FROM_SCRATCH: dict[str, Any] = {
     "network": {"norm": "pre", "input_norm": None, "zero": True, "dropout": 0.0},
     "training": {
@@ -27,7 +26,7 @@ FROM_SCRATCH: dict[str, Any] = {
         "drop_share": 0.5,
         "mask_share": 0.0,
         "objectives": {"zero": 1000, "dar": 30},
-        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100, "adversary_lr": 1e-2},
+        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
     },
     # Small data are learnt by heart when they are seen more often, and clusters of one type come apart.
     "cells_seen": 100_000,
@@ -145,17 +144,16 @@ def integrate(
     from scgpt.hub import check_target
     from scgpt.model import SCGPT
 
+    from ._arguments import refuse_own, target
     from ._provenance import fingerprint, record
 
     train_kwargs = dict(train_kwargs or {})
-    if own := sorted({"max_epochs", "enable_progress_bar", "seed"} & set(train_kwargs)):
-        raise ValueError(f"Pass {', '.join(own)} to integrate itself (progress_bar for enable_progress_bar).")
-    studies = _by_name(data, copy)
+    refuse_own(("max_epochs", "seed"), train_kwargs, "integrate")
+    studies = _by_name(data)
     layer = None if layer == "X" else layer
     if save is not None:
         check_target(Path(save))  # before the training, not after it
-    if copy:
-        studies = {key: a.to_memory(copy=True) if a.isbacked else a.copy() for key, a in studies.items()}
+    studies = {key: target(adata, copy) for key, adata in studies.items()}
     checkpoint = None if model is None else SCGPT.checkpoint_of(model)
     if checkpoint is not None:
         _check_kind(checkpoint, network_kwargs or {})
@@ -171,7 +169,8 @@ def integrate(
     SCGPT.setup_anndata(joint, batch_key=batch_key, measured_key=MEASURED)
 
     for key, scale in joint.uns["scale"].items():
-        inform(f"{f'Study {key!r}' if key else 'The data set'} holds {scale} values.")
+        values = "counts" if scale == "counts" else f"{scale} values"
+        inform(f"{f'Study {key!r}' if key else 'The data set'} holds {values}.")
     shared = int(joint.varm[MEASURED].all(axis=1).sum())
     inform(
         f"Integrating {joint.obs[batch_key].nunique()} batches of {joint.n_obs} cells over {joint.n_vars} genes, "
@@ -257,7 +256,7 @@ def _check_kind(checkpoint: Checkpoint, changes: Mapping[str, Any]) -> None:
             )
 
 
-def _by_name(data: Any, copy: bool) -> dict[str, AnnData]:
+def _by_name(data: Any) -> dict[str, AnnData]:
     from scgpt.data import check_anndata
 
     if isinstance(data, Mapping):
@@ -272,8 +271,6 @@ def _by_name(data: Any, copy: bool) -> dict[str, AnnData]:
         raise ValueError("There is no data set to integrate.")
     for adata in studies.values():
         check_anndata(adata)
-        if adata.is_view and adata.isbacked and not copy:
-            raise ValueError("Results cannot be written into a view of a file; pass copy=True, or the whole file.")
     return studies
 
 
@@ -289,13 +286,11 @@ def _study(
     """Return one data set with the names of its genes and batches."""
     import pandas as pd
 
-    from scgpt.data import Study, gene_names, in_memory, match_genes, read_mapping
+    from scgpt.data import Study, in_memory, match_genes, own_names
 
     var = in_memory(adata.var)
     if checkpoint is None:
-        if gene_key not in (None, "index") and gene_key not in var:
-            raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {list(var.columns)}.")
-        genes = gene_names(var, gene_key or "index", read_mapping(gene_mapping))
+        genes = own_names(var, gene_key, gene_mapping)
     else:
         tokens = match_genes(var, checkpoint.vocab, gene_key=gene_key, gene_mapping=gene_mapping).token_ids
         genes = [checkpoint.vocab.tokens[i] if i >= 0 else "" for i in tokens]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scgpt._messages import listed
+from scgpt._messages import inform, listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,6 +121,7 @@ def map_reference(
     from scgpt.index._voting import check_weights
     from scgpt.model import SCGPT
 
+    from ._arguments import target
     from ._embed import embed
     from ._provenance import fingerprint, record
 
@@ -135,10 +136,7 @@ def map_reference(
     if not isinstance(reference, ReferenceIndex):
         check_anndata(reference)
     _check_reference(reference, labels_key, k)
-    if copy:
-        query = query.to_memory(copy=True) if query.isbacked else query.copy()
-    elif query.is_view and query.isbacked:
-        raise ValueError("Results cannot be written into a view of a file; pass copy=True, or map the whole file.")
+    query = target(query, copy)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
 
@@ -237,12 +235,15 @@ def _check_model(index: ReferenceIndex, model: SCGPT, by: str) -> None:
 
 
 def _check_shared_genes(reference: GeneMatch, query: GeneMatch) -> None:
-    shared = set(reference.token_ids[reference.token_ids >= 0]) & set(query.token_ids[query.token_ids >= 0])
+    """Raise where the query measured no gene of the reference, else say how many."""
+    known = set(reference.token_ids[reference.token_ids >= 0])
+    shared = known & set(query.token_ids)
     if not shared:
         raise ValueError(
             f"The query has none of the {len(reference.matched)} genes of the reference that the model knows: its genes are "
             f"such as {listed(query.matched)}, those of the reference such as {listed(reference.matched)}."
         )
+    inform(f"The query measured {len(shared)} of the {len(known)} genes of the reference that the model knows.")
 
 
 def _embedding_there(

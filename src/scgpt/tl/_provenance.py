@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scgpt.data import GeneMatch
     from scgpt.hub import LoadReport
     from scgpt.model import SCGPT
 
@@ -39,6 +40,16 @@ def record(adata: AnnData, key: str, *, function: str, report: LoadReport | None
         **parameters,
     }
     adata.uns["scgpt"] = everything
+
+
+def genes_of(match: GeneMatch) -> dict[str, Any]:
+    """Return which genes of a data set a model read, for :func:`record`."""
+    return {
+        "gene_key": match.key,
+        "n_genes_matched": len(match.matched),
+        "genes_matched": list(match.matched),
+        "genes_unmatched": list(match.unmatched),
+    }
 
 
 def fingerprint(model: SCGPT) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -38,7 +38,7 @@ class CorpusLoader(ResumableLoader):
         Of order, masks and ties.
     rank, world_size, batches_per_read
         See :class:`CorpusOrder`.
-    mask_share, drop_share, expressed, accumulate, prefetch
+    mask_share, unknown, drop_share, expressed, accumulate, prefetch
         See :class:`ResumableLoader`.
 
     Raises
@@ -62,7 +62,7 @@ class CorpusLoader(ResumableLoader):
         tokenizer: Tokenizer,
         batch_size: int,
         *,
-        mask_share: float,
+        mask_share: float | Sequence[float],
         held_out: bool = False,
         seed: int = 0,
         rank: int = 0,
@@ -95,8 +95,8 @@ class CorpusLoader(ResumableLoader):
 
         if not hasattr(self, "_reader"):  # it keeps where each row begins
             self._reader = RowReader(self.corpus.matrices(self.part), self.order)
-        for rows, index in self._reader.read(start):
-            yield self.hide(self._tokens(rows, index))
+        for step, (rows, index) in enumerate(self._reader.read(start), start):
+            yield self.hide(self._tokens(rows, index), step)
 
     def _tokens(self, rows: sp.csr_matrix, index: NDArray[np.int64]) -> TokenBatch:
         cell_index = self.corpus.first(self.part) + index

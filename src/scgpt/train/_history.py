@@ -14,25 +14,25 @@ class EpochMeans:
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
-        self._n_cells = 0
+        self._n_cells: dict[str, int] = {}  # by name: an objective may begin within the epoch
 
     def add(self, values: Mapping[str, float], n_cells: int) -> None:
         """Count in the means of a batch."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * n_cells
-        self._n_cells += n_cells
+            self._n_cells[name] = self._n_cells.get(name, 0) + n_cells
 
     def means(self) -> dict[str, float]:
         """Return the means so far, rounded to what loggers keep."""
-        return {name: float(np.float32(value / self._n_cells)) for name, value in self._sums.items()}
+        return {name: float(np.float32(value / self._n_cells[name])) for name, value in self._sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return sums and number of cells."""
-        return {"sums": dict(self._sums), "n_cells": self._n_cells}
+        """Return sums and numbers of cells."""
+        return {"sums": dict(self._sums), "n_cells": dict(self._n_cells)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from sums."""
-        self._sums, self._n_cells = dict(state["sums"]), state["n_cells"]
+        self._sums, self._n_cells = dict(state["sums"]), dict(state["n_cells"])
 
 
 def history_to_plain(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:

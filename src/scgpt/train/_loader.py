@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +27,19 @@ class TokenLoader(ResumableLoader):
         How cells become tokens.
     order
         Which cells come when.
-    mask_share, drop_share, expressed, accumulate, prefetch
+    mask_share, unknown, drop_share, expressed, accumulate, prefetch
         See :class:`ResumableLoader`.
     """
 
-    def __init__(self, cells: Cells, tokenizer: Tokenizer, order: CellOrder, *, mask_share: float, **kwargs: Any):
+    def __init__(
+        self,
+        cells: Cells,
+        tokenizer: Tokenizer,
+        order: CellOrder,
+        *,
+        mask_share: float | Sequence[float],
+        **kwargs: Any,
+    ):
         super().__init__(tokenizer, order, mask_share=mask_share, **kwargs)
         self.cells, self.order = cells, order
 
@@ -42,7 +50,8 @@ class TokenLoader(ResumableLoader):
     def make_batch(self, step: int) -> TokenBatch:
         """Return a batch of the current epoch."""
         index = self.order.batch(step)
-        return self.hide(self.cells.tokenize(index, self.tokenizer, key=self.tie_key(), expressed=self.expressed))
+        batch = self.cells.tokenize(index, self.tokenizer, key=self.tie_key(), expressed=self.expressed)
+        return self.hide(batch, step)
 
 
 @dataclass
@@ -102,7 +111,9 @@ class TokenDataModule(pl.LightningDataModule):
     batch_size
         Cells of a batch.
     mask_share
-        Share of each cell's genes whose values are hidden.
+        Share of each cell's genes whose values are hidden; of several, one is drawn for each step of the optimiser.
+    unknown
+        Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
     drop_share
         Share of each cell's genes that are left out first.
     seed
@@ -120,15 +131,16 @@ class TokenDataModule(pl.LightningDataModule):
         split: Split,
         *,
         batch_size: int,
-        mask_share: float,
+        mask_share: float | Sequence[float],
         seed: int,
+        unknown: bool = False,
         drop_share: float = 0.0,
         expressed: bool = False,
         accumulate: int = 1,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
-        self.mask_share, self.drop_share = mask_share, drop_share
+        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
         self.seed, self.expressed = seed, expressed
         self.accumulate = accumulate
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
@@ -149,6 +161,7 @@ class TokenDataModule(pl.LightningDataModule):
             tokenizer,
             order,
             mask_share=self.mask_share,
+            unknown=self.unknown,
             drop_share=self.drop_share,
             expressed=self.expressed,
             accumulate=self.accumulate if shuffle else 1,

@@ -26,7 +26,8 @@ class ScGPTTrainingPlan(TrainingPlan):
     """Trains an :class:`~scgpt.module.ScGPTModule`.
 
     Logged for each epoch, as means over cells: ``train_loss`` and ``validation_loss``, and each objective under
-    ``<name>_train`` and ``<name>_validation``. What was logged is kept in checkpoints.
+    ``<name>_train`` and ``<name>_validation``; of one that counts only after a warm-up, the mean is over cells from then
+    on, while validation always has it. What was logged is kept in checkpoints.
 
     Several batches for one step of the optimiser (``accumulate_grad_batches``) have the gradient of one large batch:
     the means of objectives are over all its predicted tokens or cells. What looks at several cells at once, ``ecs`` and
@@ -49,9 +50,6 @@ class ScGPTTrainingPlan(TrainingPlan):
         See :class:`Schedule`.
     decay
         See :class:`Schedule`.
-    adversary_lr
-        Learning rate of the classifier of batches that ``dar`` trains; by default that of the rest. One that learns
-        faster than the cell embedding changes keeps finding what is left of the batches there.
     seed
         Of dropout, which is a function of seed, epoch and step.
     compile
@@ -74,7 +72,6 @@ class ScGPTTrainingPlan(TrainingPlan):
         schedule: Literal["constant", "cosine", "epoch_decay"] = "constant",
         warmup_steps: int = 0,
         decay: float = 0.9,
-        adversary_lr: float | None = None,
         seed: int = 0,
         compile: bool = False,
         compile_kwargs: dict[str, Any] | None = None,
@@ -90,16 +87,8 @@ class ScGPTTrainingPlan(TrainingPlan):
             compile_kwargs=compile_kwargs,
         )
         self.schedule = Schedule(schedule, warmup_steps, decay)
-        self.adversary_lr = adversary_lr
         self.seed = seed
-        plan = {
-            "lr": lr,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "schedule": str(self.schedule),
-            "adversary_lr": adversary_lr,
-            "seed": seed,
-        }
+        plan = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "seed": seed, "schedule": str(self.schedule)}
         self.settings = plan | (settings or {})
         self._epoch = EpochMeans()
         self._ended: dict[str, float] = {}  # means of an epoch that is over but not logged yet
@@ -125,7 +114,7 @@ class ScGPTTrainingPlan(TrainingPlan):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch of cells."""
         torch.manual_seed(derive_key(self.seed, "dropout", self.current_epoch, batch_idx, self.global_rank))
-        losses = self._losses(batch, "training")
+        losses = self._losses(batch, "training", self.global_step)
         self._epoch.add(_values(losses, "train"), batch.n_cells)
         if not isinstance(batch, PartOfStep):
             return _with_gradient(losses.loss)
@@ -133,6 +122,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         parts = [
             objective.weight * batch.share(objective.mean_over(batch)) * losses.extra_metrics[objective.name]
             for objective in self.module.objectives
+            if objective.name in losses.extra_metrics
         ]
         # times that by which Lightning divides
         return _with_gradient(torch.stack(parts).sum() * self.trainer.accumulate_grad_batches)
@@ -163,9 +153,9 @@ class ScGPTTrainingPlan(TrainingPlan):
             sync_dist=self.use_sync_dist,
         )
 
-    def _losses(self, batch: TokenBatch, mode: str) -> LossOutput:
+    def _losses(self, batch: TokenBatch, mode: str, step: int | None = None) -> LossOutput:
         try:
-            return self.module(batch)[-1]
+            return self.module(batch, step=step)[-1]
         except FloatingPointError as error:
             raise FloatingPointError(f"Epoch {self.current_epoch}, step {self.global_step}, {mode}: {error}") from None
 
@@ -183,8 +173,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         # Gradients that mixed precision scales cannot be clipped in a fused optimiser.
         self.fused_optimizer = "mixed" not in str(self.trainer.precision)
         nothing = [{"params": [torch.zeros(1)]}]  # where training gathers statistics alone; torch refuses an empty list
-        groups = parameter_groups(self.module, self.weight_decay, self.adversary_lr)
-        optimizer = self.get_optimizer_creator()(groups or nothing)
+        optimizer = self.get_optimizer_creator()(parameter_groups(self.module, self.weight_decay) or nothing)
         # Not trainer.estimated_stepping_batches: it makes Lightning set its loader up before it has read the loader's
         # state from a checkpoint, which is then never used.
         n_batches = len(self.trainer.datamodule.train_dataloader())
@@ -209,30 +198,18 @@ def _with_gradient(loss: torch.Tensor) -> torch.Tensor:
     return loss if loss.requires_grad else loss.requires_grad_()
 
 
-def parameter_groups(
-    module: ScGPTModule, weight_decay: float, adversary_lr: float | None = None
-) -> list[dict[str, Any]]:
-    """Split the trainable parameters into those that decay, the matrices of linear layers, and the others.
-
-    With ``adversary_lr`` those of the adversary are split off, in groups that have this learning rate.
-    """
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters into those that decay, the matrices of linear layers, and the others."""
     decaying = {
-        parameter
+        id(parameter)
         for layer in module.modules()
         if isinstance(layer, nn.Linear)
         for name, parameter in layer.named_parameters(recurse=False)
         if name == "weight"
     }
-    adversary = module.network.dar
-    apart = set() if adversary_lr is None or adversary is None else set(adversary.parameters())
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [
-        {
-            "params": [p for p in trainable if (p in decaying) == decays and (p in apart) == is_apart],
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        | ({"lr": adversary_lr} if is_apart else {})
-        for is_apart in (False, True)
-        for decays in (True, False)
+        {"params": [p for p in trainable if id(p) in decaying], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if id(p) not in decaying], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]

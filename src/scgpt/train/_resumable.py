@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import batched, islice
 from typing import Any
 
-from scgpt.data import TokenBatch, Tokenizer, derive_key, drop_genes, mask_values
+from scgpt.data import TokenBatch, Tokenizer, derive_key, drop_genes, mark_unknown, mask_values
 
 from ._ahead import ahead
 from ._corpus_order import CorpusOrder
@@ -16,7 +16,7 @@ from ._parts import parts_of_step
 
 
 class ResumableLoader(ABC):
-    """Yields packed batches with dropped genes and masked values; each batch is a function of seed, epoch and step.
+    """Yields packed batches with dropped genes and hidden values; each batch is a function of seed, epoch and step.
 
     Its state is the place in the epoch, so that training that was killed goes on with the very next batch.
 
@@ -27,7 +27,9 @@ class ResumableLoader(ABC):
     order
         Which cells come when. Without shuffling (validation) masks are the same in every epoch.
     mask_share
-        Share of each cell's genes whose values are hidden.
+        Share of each cell's genes whose values are hidden; of several, one is drawn for each step of the optimiser.
+    unknown
+        Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
     drop_share
         Share of each cell's genes that are left out first.
     expressed
@@ -43,14 +45,15 @@ class ResumableLoader(ABC):
         tokenizer: Tokenizer,
         order: CellOrder | CorpusOrder,
         *,
-        mask_share: float,
+        mask_share: float | Sequence[float],
+        unknown: bool = False,
         drop_share: float = 0.0,
         expressed: bool = False,
         accumulate: int = 1,
         prefetch: int = 0,
     ):
         self.tokenizer, self.expressed = tokenizer, expressed
-        self.mask_share, self.drop_share = mask_share, drop_share
+        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
         self.accumulate, self.prefetch = accumulate, prefetch
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
@@ -86,14 +89,22 @@ class ResumableLoader(ABC):
         """Return what decides ties in this epoch."""
         return self._key("ties")
 
-    def hide(self, batch: TokenBatch) -> TokenBatch:
-        """Drop genes and mask values, other ones in each epoch of training."""
+    def hide(self, batch: TokenBatch, step: int) -> TokenBatch:
+        """Drop genes and hide values, other ones in each epoch of training."""
         batch = drop_genes(batch, self.drop_share, key=self._key("drop"))
-        return mask_values(batch, self.mask_share, mask_value=self.tokenizer.mask_value, key=self._key("mask"))
+        share, key = self._mask_share(step), self._key("mask")
+        if self.unknown:
+            return mark_unknown(batch, share, key=key)
+        return mask_values(batch, share, mask_value=self.tokenizer.mask_value, key=key)
 
-    def _key(self, purpose: str) -> int:
+    def _mask_share(self, step: int) -> float:
+        if not isinstance(self.mask_share, Sequence):
+            return self.mask_share
+        return self.mask_share[self._key("mask share", step // self.accumulate) % len(self.mask_share)]
+
+    def _key(self, purpose: str, *parts: int) -> int:
         order = self.sampler
-        return derive_key(order.seed, purpose, order.epoch if order.shuffle else 0)
+        return derive_key(order.seed, purpose, order.epoch if order.shuffle else 0, *parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the epoch."""

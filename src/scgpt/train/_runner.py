@@ -70,13 +70,10 @@ class ScGPTTrainRunner(TrainRunner):
         """Append what was logged to the model's history; scvi-tools' own forgets keys that were not there before."""
         logged = dict(getattr(self.trainer.logger, "history", None) or {})
         history = dict(self.model.history_ or {})
+        n_epochs = len(history.get("train_loss", ()))
         for key, new in logged.items():
-            old = history.get(key)
-            if old is None:
-                history[key] = new.copy()
-                continue
-            new.index = pd.RangeIndex(len(old), len(old) + len(new), name=old.index.name)
-            history[key] = pd.concat([old, new])
+            new = new.set_index(new.index + n_epochs)
+            history[key] = pd.concat([history[key], new]) if key in history else new
         self.model.history_ = history
 
 
