@@ -27,6 +27,7 @@ FLOORS = {
     "index": 3,
     "train": 3,
     "model": 4,
+    "pretraining": 4,
     "pl": 5,
     "pp": 5,
     "tl": 5,

@@ -6,10 +6,24 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy
 
 if TYPE_CHECKING:
-    from . import corpus, data, hub, index, metrics, model, module, nn, pl, tl, train
+    from . import corpus, data, hub, index, metrics, model, module, nn, pl, pretraining, tl, train
     from .index import ReferenceIndex
 
-__all__ = ["ReferenceIndex", "corpus", "data", "hub", "index", "metrics", "model", "module", "nn", "pl", "tl", "train"]
+__all__ = [
+    "ReferenceIndex",
+    "corpus",
+    "data",
+    "hub",
+    "index",
+    "metrics",
+    "model",
+    "module",
+    "nn",
+    "pl",
+    "pretraining",
+    "tl",
+    "train",
+]
 
 
 def _refuse_the_authors_package() -> None:

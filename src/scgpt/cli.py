@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error  # KeyError shows its message in quotes
         print(f"scgpt {args.command}: {message}", file=sys.stderr)
         return 1
@@ -85,6 +85,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--min-genes", type=int, default=50, help="fewest expressed genes of a cell")
         command.add_argument("--seed", type=int, default=0, help="of the order of cells")
         command.add_argument("--overwrite", action="store_true", help="replace a corpus that is there")
+
+    pretrain = commands.add_parser("pretrain", help="pretrain on a corpus, or go on with a run that was cut off")
+    pretrain.add_argument("--config", type=Path, required=True, help="YAML file with the settings of the run")
+    pretrain.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings in place of those in the file, such as lr=3e-4 network.d_model=128",
+    )
+    pretrain.set_defaults(run=_pretrain)
     return parser
 
 
@@ -129,6 +140,20 @@ def _convert(args: argparse.Namespace) -> None:
     checkpoint = hub.read(args.model)
     hub.write_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
     print(checkpoint.report)
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    import yaml
+
+    from scgpt.pretraining import PretrainingConfig, pretrain
+
+    changes: dict[str, Any] = {}
+    for change in args.set:
+        name, given, value = change.partition("=")
+        if not given:
+            raise ValueError(f"--set takes NAME=VALUE, not {change!r}.")
+        changes[name] = yaml.safe_load(value)
+    print(pretrain(PretrainingConfig.from_yaml(args.config, changes)))
 
 
 def _corpus_build(args: argparse.Namespace) -> None:

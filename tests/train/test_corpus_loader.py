@@ -127,7 +127,7 @@ def test_several_batches_make_one_step(corpus, tokenizer):
     whole, parts = loader(corpus, tokenizer), loader(corpus, tokenizer, accumulate=4)
     for step, (a, b) in enumerate(zip(whole, parts, strict=True)):
         assert torch.equal(a.gene_ids, b.gene_ids)
-        assert b.share_of_cells == (0.25 if step < 12 else 1 / 3)
+        assert b.of_step[0] == (128 if step < 12 else 96)
     resumed = loader(corpus, tokenizer, accumulate=4)
     resumed.load_state_dict({"epoch": 0, "consumed": 6})
     assert all_same(resumed, list(parts)[6:])

@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import Callback
 from scgpt.data import TokenBatch
 from scgpt.model import SCGPT
 from scgpt.train import PartOfStep
-from scgpt.train._parts import parts_of_step
+from scgpt.train._parts import counts, parts_of_step, shares
 
 OBJECTIVES = {"gep": 1, "gepc": 0.5, "zero": 1, "cls": 2, "dar": 1}
 
@@ -22,20 +22,21 @@ def batch_of(n_cells: int, predicted: list[int]) -> TokenBatch:
     )
 
 
-def test_shares_are_of_cells_and_of_predicted_tokens():
+def test_shares_are_of_cells_genes_and_predicted_tokens():
     parts = parts_of_step([batch_of(3, [1, 2, 5, 6]), batch_of(1, [1])])
-    assert [part.share("cells").item() for part in parts] == pytest.approx([0.75, 0.25])
-    assert [part.share("tokens").item() for part in parts] == pytest.approx([0.8, 0.2])
-    assert [part.share("genes").item() for part in parts] == pytest.approx([0.75, 0.25])
-    nothing = parts_of_step([batch_of(1, []), batch_of(1, [])])
-    assert [part.share("tokens").item() for part in nothing] == [0, 0]
+    of_parts = [shares(counts(part), part.of_step) for part in parts]
+    assert [share["cells"].item() for share in of_parts] == pytest.approx([0.75, 0.25])
+    assert [share["tokens"].item() for share in of_parts] == pytest.approx([0.8, 0.2])
+    assert [share["genes"].item() for share in of_parts] == pytest.approx([0.75, 0.25])
+    nothing = parts_of_step([batch_of(1, []), batch_of(1, [])])[0]
+    assert shares(counts(nothing), nothing.of_step)["tokens"] == 0
 
 
 def test_a_part_is_moved_and_cut_as_any_batch():
     part = parts_of_step([batch_of(3, [1]), batch_of(1, [1])])[0].to("cpu").cells(0, 2)
     assert isinstance(part, PartOfStep)
     assert part.n_cells == 2
-    assert part.share("cells") == 0.75
+    assert part.of_step.tolist() == [4, 12, 2]
 
 
 class Gradients(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,11 @@ class Corpus:
         held_out = f", {self.n_cells('held_out')} of them held out" if self.n_cells("held_out") else ""
         n_cells = self.n_cells("train") + self.n_cells("held_out")
         return f"Corpus of {n_cells} cells{held_out}, {len(self.vocab.genes)} genes, {len(self.files)} files"
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the manifest says: files, cells, order and genes."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def vocab(self) -> GeneVocab:

@@ -18,7 +18,7 @@ from torch import Tensor
 from scgpt._folders import written_whole
 from scgpt._messages import listed
 from scgpt.data import GeneVocab, Tokenizer
-from scgpt.nn import ScGPTConfig, ScGPTNetwork
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
 
 WEIGHTS, CONFIG, VOCAB, REGISTRY = "model.safetensors", "config.json", "vocab.json", "registry.json"
 ADATA = "adata.h5ad"  # beside them if a model was saved with its data
@@ -56,6 +56,10 @@ class LoadReport:
     def of_query(self, new_batches: Iterable[str]) -> LoadReport:
         """Return the report for weights to which batches of a query were added; the hash stays the reference's."""
         return replace(self, source=f"query of {Path(self.source).name}", new_batches=tuple(new_batches))
+
+    def pretrained(self) -> LoadReport:
+        """Return the report for weights that were pretrained, on from those of the file if there was one."""
+        return self.fine_tuned() if self.sha256 else replace(self, source="pretraining")
 
     def fine_tuned(self) -> LoadReport:
         """Return the report for weights that were trained on from those of the file."""
@@ -124,6 +128,22 @@ class Checkpoint:
         config = self.config.changed(**changes)
         state_dict, report = complete(config, self.state_dict, self.report, fresh=fresh)
         return replace(self, config=config, state_dict=state_dict, report=report)
+
+    def with_genes(self, genes: Iterable[str], *, seed: int = 0) -> Checkpoint:
+        """Return the checkpoint with more genes, which start from random embeddings; the old ones keep their ids.
+
+        Parameters
+        ----------
+        genes
+            Names; those that it knows are passed over.
+        seed
+            Of the random embeddings.
+        """
+        known = set(self.vocab)
+        new = [gene for gene in dict.fromkeys(genes) if gene not in known]
+        config, state_dict = add_genes(self.config, self.state_dict, len(new), seed=seed)
+        tokenizer = replace(self.tokenizer, vocab=GeneVocab([*self.vocab, *new]))
+        return replace(self, config=config, state_dict=state_dict, tokenizer=tokenizer)
 
 
 def complete(

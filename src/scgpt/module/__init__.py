@@ -11,7 +11,7 @@ from ._losses import (
 )
 from ._make import OBJECTIVES, default_objectives, is_generative, make_objectives
 from ._module import ScGPTModule
-from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Objective, Zero
+from ._objectives import Cls, Dar, Ecs, Gep, Gepc, MeanOver, Objective, Zero
 
 __all__ = [
     "OBJECTIVES",
@@ -23,6 +23,7 @@ __all__ = [
     "GenePrompt",
     "Gep",
     "Gepc",
+    "MeanOver",
     "Objective",
     "ScGPTModule",
     "Zero",

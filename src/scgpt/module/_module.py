@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,14 +59,18 @@ class ScGPTModule(BaseModuleClass):
         """
         counting = [o for o in self.objectives if step is None or o.counts_at(step)]
         losses = {o.name: o(*o.scored_on(self.network, output, batch)) for o in counting}
-        nothing = output.cells.new_zeros(())  # before the only objective begins
-        total = torch.stack([nothing, *(o.weight * losses[o.name] for o in counting)]).sum()
+        total, values = self.total(losses) if losses else (output.cells.new_zeros(()), losses)
         if not torch.isfinite(total):
             bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             raise FloatingPointError(f"Objective {', '.join(bad)} is not finite; lower the learning rate.")
+        return LossOutput(loss=total, extra_metrics=values, n_obs_minibatch=batch.n_cells)
+
+    def total(self, losses: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the weighted sum of objectives, and all of them with the sums that they are parts of."""
+        counting = [o for o in self.objectives if o.name in losses]
         wholes = dict.fromkeys(o.part_of for o in counting if o.part_of is not None)
         sums = {name: torch.stack([losses[o.name] for o in counting if o.part_of == name]).sum() for name in wholes}
-        return LossOutput(loss=total, extra_metrics=sums | losses, n_obs_minibatch=batch.n_cells)
+        return torch.stack([o.weight * losses[o.name] for o in counting]).sum(), sums | dict(losses)
 
     @torch.inference_mode()
     def classify(self, batch: TokenBatch) -> torch.Tensor:

@@ -3,13 +3,16 @@
 from ._attention import attention
 from ._config import ScGPTConfig
 from ._network import NetworkOutput, ScGPTNetwork
-from ._surgery import add_batches, fix_all_but_new_batches, gather_statistics
+from ._surgery import add_batches, add_genes, fix_all_but_new_batches, gather_statistics
+from ._transformer import TransformerLayer
 
 __all__ = [
     "NetworkOutput",
     "ScGPTConfig",
     "ScGPTNetwork",
+    "TransformerLayer",
     "add_batches",
+    "add_genes",
     "attention",
     "fix_all_but_new_batches",
     "gather_statistics",

@@ -1,4 +1,4 @@
-"""Room for new experimental batches in a network that is left as it is otherwise."""
+"""Room for new experimental batches or genes in a network that is left as it is otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,34 @@ from scgpt._token_batch import TokenBatch
 
 from ._config import ScGPTConfig
 from ._domain_norm import DomainNorm
+from ._embeddings import INITIAL_STD
 from ._network import ScGPTNetwork
+
+
+def add_genes(
+    config: ScGPTConfig, state_dict: Mapping[str, Tensor], n_new: int, *, seed: int = 0
+) -> tuple[ScGPTConfig, dict[str, Tensor]]:
+    """Append rows for new genes to the gene embedding, random as those that training starts from.
+
+    Parameters
+    ----------
+    config
+        The network's config.
+    state_dict
+        Its weights.
+    n_new
+        How many genes come after the old tokens.
+    seed
+        Of the new rows.
+
+    Returns
+    -------
+    Config and weights of the larger network.
+    """
+    name = "genes.embedding.weight"
+    rows = state_dict[name]
+    new = torch.randn(n_new, rows.shape[1], generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
+    return config.changed(n_tokens=config.n_tokens + n_new), dict(state_dict) | {name: torch.cat([rows, new.to(rows)])}
 
 
 def add_batches(

@@ -4,6 +4,7 @@ from ._adapters import Lora, adapted
 from ._corpus_loader import CorpusLoader
 from ._corpus_order import CorpusOrder
 from ._freezing import check_trainable, frozen, parts_of
+from ._history import EpochMeans
 from ._loader import Split, TokenDataModule, TokenLoader, split_cells
 from ._order import CellOrder
 from ._parts import PartOfStep
@@ -16,6 +17,7 @@ __all__ = [
     "CellOrder",
     "CorpusLoader",
     "CorpusOrder",
+    "EpochMeans",
     "Lora",
     "PartOfStep",
     "ResumableLoader",

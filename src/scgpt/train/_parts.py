@@ -1,15 +1,17 @@
-"""Batches that together make one step of the optimiser."""
+"""What a batch counts for in a step of the optimiser that is made of several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from scgpt.data import TokenBatch
+from scgpt.module import MeanOver
+
+UNITS: tuple[MeanOver, ...] = ("cells", "genes", "tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,40 +23,26 @@ class PartOfStep(TokenBatch):
 
     Parameters
     ----------
-    share_of_cells
-        ``()`` float32, this part's share of the step's cells.
-    share_of_genes
-        ``()`` float32, its share of the genes of these cells.
-    share_of_tokens
-        ``()`` float32, its share of the step's predicted tokens.
+    of_step
+        ``(3,)`` float32, cells, genes of these cells, and predicted tokens of all parts of the step.
     """
 
-    share_of_cells: Tensor | None = None
-    share_of_genes: Tensor | None = None
-    share_of_tokens: Tensor | None = None
+    of_step: Tensor | None = None
 
-    def share(self, of: Literal["cells", "genes", "tokens"]) -> Tensor:
-        """Return the share of cells, genes or tokens."""
-        share = {"cells": self.share_of_cells, "genes": self.share_of_genes, "tokens": self.share_of_tokens}[of]
-        assert share is not None
-        return share
+
+def counts(batch: TokenBatch) -> Tensor:
+    """Return ``(3,)`` float32: how many cells, genes of these cells, and predicted tokens a batch has."""
+    n_predicted = batch.offsets.new_zeros(()) if batch.predict is None else batch.predict.sum()
+    n_cells, n_genes = batch.n_cells, batch.n_tokens - batch.n_cells
+    return torch.stack([n_predicted.new_tensor(n_cells), n_predicted.new_tensor(n_genes), n_predicted]).float()
+
+
+def shares(part: Tensor, whole: Tensor) -> dict[MeanOver, Tensor]:
+    """Return which share of a whole a part is, in cells, genes and predicted tokens, from the counts of both."""
+    return dict(zip(UNITS, part / whole.clamp(min=1), strict=True))
 
 
 def parts_of_step(batches: Sequence[TokenBatch]) -> list[PartOfStep]:
-    """Return batches that know their share of the whole."""
-    cells = _shares([batch.n_cells for batch in batches])
-    genes = _shares([batch.n_tokens - batch.n_cells for batch in batches])
-    tokens = _shares([0 if batch.predict is None else int(batch.predict.sum()) for batch in batches])
-    return [
-        PartOfStep(
-            **{f.name: getattr(batch, f.name) for f in fields(batch)},
-            share_of_cells=of_cells,
-            share_of_genes=of_genes,
-            share_of_tokens=of_tokens,
-        )
-        for batch, of_cells, of_genes, of_tokens in zip(batches, cells, genes, tokens, strict=True)
-    ]
-
-
-def _shares(counts: Sequence[int]) -> Tensor:
-    return torch.tensor(counts, dtype=torch.float32) / max(sum(counts), 1)
+    """Return batches that know of what whole they are parts."""
+    of_step = torch.stack([counts(batch) for batch in batches]).sum(0)
+    return [PartOfStep(**{f.name: getattr(b, f.name) for f in fields(b)}, of_step=of_step) for b in batches]

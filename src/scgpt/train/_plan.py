@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,10 @@ from torch import nn
 from scgpt._messages import listed
 from scgpt._token_batch import TokenBatch
 from scgpt.data import derive_key
-from scgpt.module import ScGPTModule
+from scgpt.module import MeanOver, ScGPTModule
 
 from ._history import EpochMeans, history_to_plain, log_again
-from ._parts import PartOfStep
+from ._parts import PartOfStep, counts, shares
 from ._schedule import Schedule
 
 # Keys in a checkpoint of training.
@@ -29,9 +30,9 @@ class ScGPTTrainingPlan(TrainingPlan):
     ``<name>_train`` and ``<name>_validation``; of one that counts only after a warm-up, the mean is over cells from then
     on, while validation always has it. What was logged is kept in checkpoints.
 
-    Several batches for one step of the optimiser (``accumulate_grad_batches``) have the gradient of one large batch:
-    the means of objectives are over all its predicted tokens or cells. What looks at several cells at once, ``ecs`` and
-    a norm of the input embeddings, sees those of a batch only.
+    Several batches for one step of the optimiser (``accumulate_grad_batches``, several processes) have the gradient of
+    one large batch: the means of objectives are over all its predicted tokens or cells. What looks at several cells at
+    once, ``ecs`` and a norm of the input embeddings, sees those of a batch only.
 
     Parameters
     ----------
@@ -90,6 +91,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         self.seed = seed
         plan = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "seed": seed, "schedule": str(self.schedule)}
         self.settings = plan | (settings or {})
+        self.step_values: dict[str, float] = {}  # of the latest batch, over all processes
         self._epoch = EpochMeans()
         self._ended: dict[str, float] = {}  # means of an epoch that is over but not logged yet
 
@@ -115,17 +117,47 @@ class ScGPTTrainingPlan(TrainingPlan):
         """Return the loss of a batch of cells."""
         torch.manual_seed(derive_key(self.seed, "dropout", self.current_epoch, batch_idx, self.global_rank))
         losses = self._losses(batch, "training", self.global_step)
-        self._epoch.add(_values(losses, "train"), batch.n_cells)
-        if not isinstance(batch, PartOfStep):
-            return _with_gradient(losses.loss)
         assert losses.extra_metrics is not None
-        parts = [
-            objective.weight * batch.share(objective.mean_over(batch)) * losses.extra_metrics[objective.name]
-            for objective in self.module.objectives
-            if objective.name in losses.extra_metrics
-        ]
-        # times that by which Lightning divides
-        return _with_gradient(torch.stack(parts).sum() * self.trainer.accumulate_grad_batches)
+        own = counts(batch)
+        of_batch = self._over_processes(own)
+        self.step_values = self._values(losses, batch, own, of_batch, "train")
+        self._epoch.add(self.step_values, int(of_batch[0]))
+        n_processes = self.trainer.world_size
+        if not losses.extra_metrics or (not isinstance(batch, PartOfStep) and n_processes == 1):
+            return _with_gradient(losses.loss)
+        of_step = of_batch
+        if isinstance(batch, PartOfStep):
+            assert batch.of_step is not None
+            of_step = self._over_processes(batch.of_step)
+        total, _ = self.module.total(self._weighed(losses, batch, shares(own, of_step)))
+        # times that by which Lightning and the exchange of gradients divide
+        return _with_gradient(total * self.trainer.accumulate_grad_batches * n_processes)
+
+    def _values(
+        self, losses: LossOutput, batch: TokenBatch, own: torch.Tensor, of_batch: torch.Tensor, mode: str
+    ) -> dict[str, float]:
+        """Return total and objectives of a batch over all processes, under the names that they are logged by."""
+        total, metrics = losses.loss, losses.extra_metrics or {}
+        if self.trainer.world_size > 1 and metrics:
+            weighed = self._weighed(losses, batch, shares(own, of_batch))
+            sums = self._over_processes(torch.stack([x.detach() for x in weighed.values()]))
+            total, metrics = self.module.total(dict(zip(weighed, sums, strict=True)))
+        values = {f"{mode}_loss": total} | {f"{name}_{mode}": value for name, value in metrics.items()}
+        # One transfer from the device for all.
+        return dict(zip(values, torch.stack([x.detach().float() for x in values.values()]).tolist(), strict=True))
+
+    def _weighed(
+        self, losses: LossOutput, batch: TokenBatch, share: Mapping[MeanOver, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Return the objectives, each times the share of what it is a mean over."""
+        values = losses.extra_metrics or {}
+        return {o.name: share[o.mean_over(batch)] * values[o.name] for o in self.module.objectives if o.name in values}
+
+    def _over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes; with one, the tensor itself."""
+        if self.trainer.world_size == 1:
+            return tensor
+        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")
 
     def on_train_epoch_start(self) -> None:
         """Begin new means."""
@@ -135,7 +167,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         """Log the epoch's means."""
         self._ended = self._epoch.means()
         self._epoch = EpochMeans()
-        self.log_dict(self._ended, prog_bar=True, sync_dist=self.use_sync_dist)
+        self.log_dict(self._ended, prog_bar=True)  # the same in all processes
 
     def on_train_end(self) -> None:
         """Make sure that the last step did no harm."""
@@ -144,14 +176,11 @@ class ScGPTTrainingPlan(TrainingPlan):
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Log the loss of a batch of cells."""
-        self.log_dict(
-            _values(self._losses(batch, "validation"), "validation"),
-            prog_bar=True,
-            on_step=False,
-            on_epoch=True,
-            batch_size=batch.n_cells,  # weighs the epoch's mean: a mean over cells
-            sync_dist=self.use_sync_dist,
-        )
+        own = counts(batch)
+        of_batch = self._over_processes(own)
+        values = self._values(self._losses(batch, "validation"), batch, own, of_batch, "validation")
+        # The number of cells weighs the epoch's mean; it is the same in all processes.
+        self.log_dict(values, prog_bar=True, on_step=False, on_epoch=True, batch_size=int(of_batch[0]))
 
     def _losses(self, batch: TokenBatch, mode: str, step: int | None = None) -> LossOutput:
         try:
@@ -179,18 +208,12 @@ class ScGPTTrainingPlan(TrainingPlan):
         n_batches = len(self.trainer.datamodule.train_dataloader())
         steps_per_epoch = -(-n_batches // self.trainer.accumulate_grad_batches)
         total_steps = steps_per_epoch * (self.trainer.max_epochs or 1)
+        if self.trainer.max_steps > 0:
+            total_steps = min(total_steps, self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.schedule.factor(step, total_steps, steps_per_epoch)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def _values(losses: LossOutput, mode: str) -> dict[str, float]:
-    """Return total and objectives under the names that they are logged by."""
-    values = {f"{mode}_loss": losses.loss}
-    values |= {f"{name}_{mode}": loss for name, loss in (losses.extra_metrics or {}).items()}
-    # One transfer from the device for all.
-    return dict(zip(values, torch.stack([x.detach().float() for x in values.values()]).tolist(), strict=True))
 
 
 def _with_gradient(loss: torch.Tensor) -> torch.Tensor:

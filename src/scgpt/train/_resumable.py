@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import batched, islice
@@ -38,6 +39,11 @@ class ResumableLoader(ABC):
         Batches of an optimiser step; of several, each is a :class:`PartOfStep`.
     prefetch
         How many batches a thread of its own prepares before they are asked for.
+
+    Attributes
+    ----------
+    seconds_waited
+        How long those who asked for batches have waited for them.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class ResumableLoader(ABC):
         self.accumulate, self.prefetch = accumulate, prefetch
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
+        self.seconds_waited = 0.0
         self._resume_at: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -67,8 +74,14 @@ class ResumableLoader(ABC):
         epoch = self.sampler.epoch
         start = self._resume_at[1] if self._resume_at and self._resume_at[0] == epoch else 0
         self._resume_at = None
-        for step, batch in enumerate(ahead(self._steps(start), self.prefetch), start):
-            self._consumed = step + 1  # counts what was handed out, not what was prepared
+        batches, self._consumed = ahead(self._steps(start), self.prefetch), start
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds_waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            self._consumed += 1  # counts what was handed out, not what was prepared
             yield batch
 
     @abstractmethod
