@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scgpt.data import TokenBatch
-from scgpt.nn import NetworkOutput, ScGPTNetwork
+from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork
 
 EVERYTHING = {
     "n_conditions": 3,
@@ -559,3 +559,16 @@ class TestUnknown:
     def test_cls_cannot_be_unknown(self, make_network, batch):
         with pytest.raises(ValueError, match="True at a <cls>"):
             make_network(n_flags=2)(replace(batch, unknown=torch.ones(batch.n_tokens, dtype=torch.bool)))
+
+
+def test_the_classifier_reads_a_part_of_the_cell_embedding_in_training():
+    torch.manual_seed(0)
+    config = ScGPTConfig(
+        n_tokens=9, d_model=8, n_heads=2, n_layers=1, d_feed_forward=8, dropout=0.0, n_classes=3, classifier_dropout=0.5
+    )
+    network = ScGPTNetwork(config)
+    batch = TokenBatch.from_padded(torch.tensor([[8, 3, 5]]), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.bool))
+    first, second = network(batch, heads=("cls",)), network(batch, heads=("cls",))
+    assert torch.equal(first.cells, second.cells) and not torch.equal(first.cls, second.cls)
+    network.eval()
+    assert torch.equal(network(batch, heads=("cls",)).cls, network.cls(network(batch).cells))

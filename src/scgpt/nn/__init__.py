@@ -3,6 +3,7 @@
 from ._attention import attention
 from ._config import ScGPTConfig
 from ._network import NetworkOutput, ScGPTNetwork
+from ._start import start_from_genes
 from ._surgery import add_batches, add_genes, fix_all_but_new_batches, gather_statistics
 from ._transformer import TransformerLayer
 
@@ -16,4 +17,5 @@ __all__ = [
     "attention",
     "fix_all_but_new_batches",
     "gather_statistics",
+    "start_from_genes",
 ]

@@ -54,6 +54,8 @@ class ScGPTConfig:
         Classes of the cell-type classifier; 0 switches it off.
     n_classifier_layers
         Linear layers of classifier and adversary.
+    classifier_dropout
+        Dropout of the cell embedding that the classifier reads, in training.
     n_batches
         Experimental batches known to the model.
     batch_embedding
@@ -95,6 +97,7 @@ class ScGPTConfig:
     gepc: bool = True
     n_classes: int = 0
     n_classifier_layers: int = 3
+    classifier_dropout: float = 0.0
     n_batches: int = 0
     batch_embedding: bool = False
     adversary: bool = False
@@ -122,7 +125,7 @@ class ScGPTConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}.")
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "attention_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
         if self.gep_bins < 0 or self.gep_bins == 1:

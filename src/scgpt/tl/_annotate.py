@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from scgpt.model import SCGPT, SCGPTAnnotator
     from scgpt.nn import ScGPTConfig
 
-# A gene that fewer known cells express is hardly learnt from scratch; to a query it would be noise.
-_MIN_CELLS = 3
+# A gene that fewer known cells express is hardly learnt from scratch; to a query it would be noise. One in a hundred cells,
+# between these numbers.
+_MIN_CELLS = (3, 20)
 # Of a type with fewer cells little can be learnt.
 _FEW_CELLS = 10
 # Cells to name that are looked at before the training: where values cannot be expression, most cells tell.
@@ -282,9 +283,10 @@ def _known_cells(
     genes = [vocab.tokens[i] if i >= 0 else "" for i in ids]
     batches = pd.Series("", index=labels.index)
     expression = Study(source[known], genes, batches, layer).expression()
-    often = np.asarray((expression.rows > 0).sum(0)).ravel() >= (_MIN_CELLS if model is None else 0)
+    enough_cells = int(np.clip(known.sum() // 100, *_MIN_CELLS)) if model is None else 0
+    often = np.asarray((expression.rows > 0).sum(0)).ravel() >= enough_cells
     if not often.any():
-        raise ValueError(f"No gene is expressed in {_MIN_CELLS} of the {known.sum()} cells of known type.")
+        raise ValueError(f"No gene is expressed in {enough_cells} of the {known.sum()} cells of known type.")
     kept = [gene for gene, enough in zip(expression.genes, often, strict=True) if enough]
     result = AnnData(
         expression.rows[:, often],

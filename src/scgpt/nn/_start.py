@@ -1,0 +1,33 @@
+"""Weights to start from where cells are few."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder
+from ._network import ScGPTNetwork
+
+# Of the value's part in a token; the gene's is 1.
+_OF_VALUES = 0.1
+# The place of the last linear layer in TransformerLayer.feed_forward.
+_LAST_OF_FEED_FORWARD = "3"
+
+
+@torch.no_grad()
+def start_from_genes(network: ScGPTNetwork) -> None:
+    """Let random weights begin as the sum of gene embeddings: transformer layers as the identity, values as a small part.
+
+    What a layer or a value adds is noise until it is learnt. Where cells are few, the noise is learnt by heart.
+
+    Parameters
+    ----------
+    network
+        Changed in place. Its layers have to leave the stream as it is where they add nothing: ``norm="pre"``.
+    """
+    for name, weights in network.layers.named_parameters():
+        if ".attention.out." in name or name.split(".")[1:3] == ["feed_forward", _LAST_OF_FEED_FORWARD]:
+            nn.init.zeros_(weights)
+    values = network.values
+    assert isinstance(values, ContinuousValueEncoder | CategoricalValueEncoder)
+    nn.init.constant_(values.norm.weight, _OF_VALUES)

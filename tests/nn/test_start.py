@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from scgpt.data import TokenBatch
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_from_genes
+
+
+def test_a_network_begins_as_the_mean_of_its_genes_with_little_of_their_values():
+    torch.manual_seed(0)
+    config = ScGPTConfig(n_tokens=30, d_model=16, n_heads=2, n_layers=2, d_feed_forward=16, dropout=0.0, norm="pre")
+    network = ScGPTNetwork(config.changed(pooling="weighted")).eval()
+    ids, values = torch.tensor([[29, 3, 5, 7]]), torch.tensor([[-2.0, 1, 3, 6]])
+    batch = TokenBatch.from_padded(ids, values, torch.zeros(1, 4, dtype=torch.bool))
+    start_from_genes(network)
+    cells = network(batch).cells
+    genes, numbers = network.genes(ids[0, 1:]), network.values(values[0, 1:])
+    torch.testing.assert_close(cells[0], ((genes + numbers) * torch.tensor([[0.1], [0.3], [0.6]])).sum(0))
+    assert numbers.norm(dim=1).max() == pytest.approx(0.1 * genes.norm(dim=1).mean().item(), rel=0.01)
+    network(batch, heads=("gep",)).gep.sum().backward()  # and can leave this place
+    assert all(layer.attention.out.weight.grad.abs().max() > 0 for layer in network.layers)
