@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scgpt.data import TokenBatch
-from scgpt.nn import NetworkOutput, ScGPTNetwork
+from scgpt.nn import NetworkOutput, ScGPTNetwork, attention
 
 EVERYTHING = {
     "n_conditions": 3,
@@ -559,3 +559,22 @@ class TestUnknown:
     def test_cls_cannot_be_unknown(self, make_network, batch):
         with pytest.raises(ValueError, match="True at a <cls>"):
             make_network(n_flags=2)(replace(batch, unknown=torch.ones(batch.n_tokens, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "pre_stream"])
+@torch.no_grad()
+def test_attention_of_cls_is_that_of_the_last_layer(norm, make_network, make_batch):
+    """Attention is linear in the values: with those of one token at 1 and of all others at 0 its share comes out."""
+    network, batch = make_network(norm=norm, n_flags=2), make_batch((6, 1, 4))
+    batch = replace(batch, unknown=torch.zeros(11, dtype=torch.bool))
+    got = network(batch, attention=True).attention
+    assert network(batch).attention is None
+    last, seen = network.layers[-1].attention, []
+    last.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    network(batch)
+    q, k, _ = last.qkv(seen[0]).view(11, 3, 2, -1).unbind(1)
+    one_hot = torch.eye(11).unsqueeze(1).expand(-1, 2, -1)
+    padded = F.pad(q, (0, 11 - q.shape[-1])), F.pad(k, (0, 11 - k.shape[-1]))
+    shares = attention(padded[0] * (11 / q.shape[-1]) ** 0.5, padded[1], one_hot, replace(batch, unknown=None))
+    expected = shares.mean(1)[batch.first[batch.cell_of_token], torch.arange(11)]
+    assert_close(got, expected, atol=1e-6)
