@@ -339,6 +339,11 @@ class TestWrongInput:
         with pytest.warns(UserWarning, match="what it generates means nothing"):
             generate(SCGPT(data, **TINY), cells, genes=["GENE0"])
 
+    def test_no_cell(self, make_model, cells):
+        for how in ({"genes": "GENE0"}, {"groupby": "cell_type"}):
+            with pytest.raises(ValueError, match="The data set has no cell"):
+                generate(make_model(), cells[:0].copy(), **how)
+
     @pytest.mark.parametrize(
         ("how", "error", "message"),
         [

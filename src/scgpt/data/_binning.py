@@ -75,15 +75,15 @@ def values_of_bins(values: NDArray[np.float32], n_bins: int) -> NDArray[np.float
 def unbin_values(bins: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the values that bins stand for, between whole bins by linear interpolation.
 
-    What :func:`bin_values` binned comes back to the width of its bin, and exactly where a quantile falls on it, as on a
-    count that many genes share.
+    What :func:`~scgpt.data.bin_values` binned comes back to the width of its bin, and exactly where a quantile falls on
+    it, as on a count that many genes share.
 
     Parameters
     ----------
     bins
         ``(n_cells, n_genes)`` bins, from 0 to ``n_bins - 1``.
     table
-        ``(n_cells, n_bins)`` values of the bins of each cell, see :func:`values_of_bins`.
+        ``(n_cells, n_bins)`` values of the bins of each cell, see :func:`~scgpt.data.values_of_bins`.
     """
     lower = np.minimum(bins.astype(np.int64), table.shape[1] - 2)
     low, high = (np.take_along_axis(table, lower + step, axis=1) for step in (0, 1))

@@ -118,6 +118,7 @@ class GenerationMixin(EmbeddingMixin):
             match = match.within(np.setdiff1d(match.token_ids, asked))
             if not match.n_genes:
                 raise ValueError("No gene is known: all that adata measured are to be generated. Use prompt='cell'.")
+        source = self._cells(adata, match, layer, decodes=True)
         obs, drawn = _prompts_of(adata, groupby, groups, n_cells, n_averaged, seed)
         # A prompt is the mean of some cells of the data set: one of them, but for pseudo-cells.
         used, column = np.unique(np.concatenate(drawn), return_inverse=True)
@@ -136,10 +137,11 @@ class GenerationMixin(EmbeddingMixin):
                     normalize=False, progress_bar=progress_bar,
                 )  # fmt: skip
             embedded = mean @ embedded
-        table, share = (mean @ x for x in self._scale(self._cells(adata, match, layer, decodes=True), used))
-        known = match if prompt != "cell" else match.within(np.empty(0, np.int64))
+        table, share = (mean @ x for x in self._scale(source, used))
+        if prompt == "cell":
+            source = self._cells(adata, match.within(np.empty(0, np.int64)), layer, decodes=True)
         values = self._values_of_genes(
-            self._cells(adata, known, layer, decodes=True),
+            source,
             np.array([rows[0] for rows in drawn]),
             asked,
             n_rounds,
@@ -199,7 +201,7 @@ class GenerationMixin(EmbeddingMixin):
         return given
 
     def _scale(self, cells: Cells, index: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return ``(n, n_bins)`` values of each cell's bins, and ``(n,)`` shares of its measured genes that it expresses."""
+        """Return ``(n, n_bins)`` values of cells' bins, and ``(n,)`` shares of their measured genes that they express."""
         n_bins, n_genes = self.tokenizer.n_bins or 2, len(np.unique(cells.token_ids[cells.token_ids >= 0]))
         as_they_are = replace(self.tokenizer, n_bins=None, max_length=n_genes + 1, include_zeros=False)
         table, share = np.empty((len(index), n_bins), np.float32), np.empty(len(index), np.float32)

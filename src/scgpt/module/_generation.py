@@ -25,9 +25,10 @@ def generate(
 ) -> Tensor:
     """Generate the values of unknown genes in rounds (:cite:t:`Cui2024`, Methods).
 
-    Each round predicts all unknown genes of a cell and accepts one part in ``n_rounds`` of those that it began with, the
-    genes first to which ``<cls>`` gives most attention (:attr:`~scgpt.nn.NetworkOutput.attention`), of equals that with
-    the lower id. In the next round these are known. A cell with fewer unknown genes than rounds takes a round for each.
+    Each round predicts all unknown genes of a cell and accepts one part in ``n_rounds`` of those that it began with,
+    those first to which ``<cls>`` gives most attention (``attention`` of :class:`~scgpt.nn.NetworkOutput`), of equals that
+    with the lower id. In the next round these are known. A cell with fewer unknown genes than rounds takes a round for
+    each.
 
     Parameters
     ----------
