@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from scgpt.data import bin_values
+from scgpt.data import bin_values, unbin_values, values_of_bins
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,27 @@ def test_too_few_bins_are_refused():
 def test_an_unknown_way_with_ties_is_refused():
     with pytest.raises(ValueError, match="ties must be 'middle' or 'spread', not 'random'"):
         bin_values([1.0], ties="random")
+
+
+@pytest.mark.parametrize("n_bins", [3, 11, 51])
+def test_bins_lead_back_to_values_within_a_bin(rng, n_bins):
+    row = np.round(rng.gamma(0.5, 3, 400), 3).astype(np.float32) * (rng.random(400) < 0.6)
+    bins, table = bin_values(row, n_bins), values_of_bins(row[row > 0], n_bins)
+    assert table[0] == 0 and table[1] == row[row > 0].min() and table[-1] == row.max()
+    back = unbin_values(bins[None], table[None])[0]
+    width = np.append(np.diff(table), 0)[bins.astype(int)]
+    assert (back <= row + 1e-6).all() and (row - back <= width + 1e-5).all()
+    assert np.array_equal(back == 0, row == 0)
+
+
+def test_counts_that_many_genes_share_come_back_exactly(rng):
+    row = np.repeat([0, 1, 2, 5], [50, 40, 30, 30]).astype(np.float32)
+    assert np.array_equal(unbin_values(bin_values(row)[None], values_of_bins(row[row > 0], 51)[None])[0], row)
+
+
+def test_between_bins_values_are_interpolated_and_each_cell_has_its_own():
+    table = np.stack([values_of_bins(np.array([4.0, 8.0]), 3), values_of_bins(np.array([1.0, 3.0]), 3)])
+    assert table.tolist() == [[0, 4, 8], [0, 1, 3]]
+    bins = np.array([[0.5, 1.25, 2.0], [0.0, 1.5, 2.0]], np.float32)
+    assert unbin_values(bins, table).tolist() == [[2, 5, 8], [0, 2, 3]]
+    assert values_of_bins(np.empty(0), 5).tolist() == [0] * 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scgpt.data import TokenBatch, drop_genes, mark_unknown, mask_values
+from scgpt.data import TokenBatch, add_unknown, drop_genes, mark_unknown, mask_values
 
 LENGTHS = (1, 2, 3, 11, 101, 41)
 
@@ -141,3 +141,14 @@ def test_unknown_genes_are_those_that_a_mask_would_hide_and_values_stay(share, b
 def test_a_share_to_make_unknown_out_of_range_is_refused(batch):
     with pytest.raises(ValueError, match=r"unknown genes must lie in \[0, 1\], not 1.5"):
         mark_unknown(batch, 1.5)
+
+
+def test_genes_to_generate_come_after_those_of_each_cell(batch):
+    genes = np.array([300, 250, 400])
+    more = add_unknown(batch, genes)
+    assert more.lengths.tolist() == [n + 3 for n in LENGTHS]
+    for before, after in zip(batch.split(1), more.split(1), strict=True):
+        assert after.gene_ids.tolist() == [*before.gene_ids.tolist(), 300, 250, 400]
+        assert after.unknown.tolist() == [False] * before.n_tokens + [True] * 3
+        assert torch.equal(after.values[: before.n_tokens], before.values)
+    assert torch.equal(more.keep(~more.unknown).gene_ids, batch.gene_ids)

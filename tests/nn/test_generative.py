@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scgpt.data import TokenBatch
 from scgpt.nn import _attention
 from scgpt.nn._attention import SelfAttention, attention
-from scgpt.nn._generative import generative_attention
+from scgpt.nn._generative import attention_of_cls, generative_attention
 
 WIDTH = 8
 
@@ -179,6 +179,30 @@ def test_the_projection_of_unknown_tokens_can_be_left_out(project_unknown):
         expected[batch.unknown] = mixed[batch.unknown]
     torch.testing.assert_close(module(x, batch), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(module(x, batch, cls_only=True), expected[batch.first], rtol=0, atol=1e-6)
+
+
+def share_of_cls(q, k, batch, cell, token):
+    """What ``<cls>`` gives to a token: known, or as if this one alone of the unknown were known, too."""
+    start, stop = batch.boundaries[cell : cell + 2]
+    known = [i for i in range(start, stop) if not batch.unknown[i] or i == token]
+    scores = torch.einsum("he,jhe->hj", q[start], k[known]) / WIDTH**0.5
+    return scores.softmax(-1)[:, known.index(token)].mean()
+
+
+@pytest.mark.parametrize(("lengths", "share"), SHAPES)
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_attention_of_cls_is_a_softmax_over_the_known_tokens_and_the_one_asked_for(lengths, share, scale):
+    (q, k, _), batch = make(lengths, share, heads=3, dtype=torch.float32, scale=scale)
+    got = attention_of_cls(q[batch.first], k, batch)
+    expected = [share_of_cls(q, k, batch, cell, token) for token, cell in enumerate(batch.cell_of_token.tolist())]
+    torch.testing.assert_close(got, torch.stack(expected), rtol=1e-4, atol=1e-6)
+    known = torch.zeros(batch.n_cells).index_add(0, batch.cell_of_token, got.masked_fill(batch.unknown, 0))
+    torch.testing.assert_close(known, torch.ones(batch.n_cells), rtol=0, atol=1e-5)
+    everything = replace(batch, unknown=None)
+    torch.testing.assert_close(
+        attention_of_cls(q[batch.first], k, everything),
+        attention_of_cls(q[batch.first], k, replace(batch, unknown=torch.zeros_like(batch.unknown))),
+    )
 
 
 class LargestTensor(TorchDispatchMode):

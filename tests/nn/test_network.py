@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scgpt.data import TokenBatch
-from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork
+from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork, attention
 
 EVERYTHING = {
     "n_conditions": 3,
@@ -572,3 +572,22 @@ def test_the_classifier_reads_a_part_of_the_cell_embedding_in_training():
     assert torch.equal(first.cells, second.cells) and not torch.equal(first.cls, second.cls)
     network.eval()
     assert torch.equal(network(batch, heads=("cls",)).cls, network.cls(network(batch).cells))
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "pre_stream"])
+@torch.no_grad()
+def test_attention_of_cls_is_that_of_the_last_layer(norm, make_network, make_batch):
+    """Attention is linear in the values: with those of one token at 1 and of all others at 0 its share comes out."""
+    network, batch = make_network(norm=norm, n_flags=2), make_batch((6, 1, 4))
+    batch = replace(batch, unknown=torch.zeros(11, dtype=torch.bool))
+    got = network(batch, attention=True).attention
+    assert network(batch).attention is None
+    last, seen = network.layers[-1].attention, []
+    last.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    network(batch)
+    q, k, _ = last.qkv(seen[0]).view(11, 3, 2, -1).unbind(1)
+    one_hot = torch.eye(11).unsqueeze(1).expand(-1, 2, -1)
+    padded = F.pad(q, (0, 11 - q.shape[-1])), F.pad(k, (0, 11 - k.shape[-1]))
+    shares = attention(padded[0] * (11 / q.shape[-1]) ** 0.5, padded[1], one_hot, replace(batch, unknown=None))
+    expected = shares.mean(1)[batch.first[batch.cell_of_token], torch.arange(11)]
+    assert_close(got, expected, atol=1e-6)

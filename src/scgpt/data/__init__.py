@@ -3,7 +3,7 @@
 from scgpt._token_batch import TokenBatch
 
 from ._aligned import aligned
-from ._binning import bin_values
+from ._binning import bin_values, unbin_values, values_of_bins
 from ._cell_conditions import CellConditions
 from ._cells import Cells
 from ._checks import check_anndata
@@ -11,7 +11,7 @@ from ._conditions import Conditions, conditions_of_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
 from ._hashing import derive_key, profiles_of, uniform_of
-from ._masking import drop_genes, mark_unknown, mask_values
+from ._masking import add_unknown, drop_genes, mark_unknown, mask_values
 from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._measured import expressed_genes, measured_tokens
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
@@ -29,6 +29,7 @@ __all__ = [
     "Study",
     "TokenBatch",
     "Tokenizer",
+    "add_unknown",
     "aligned",
     "bin_values",
     "check_anndata",
@@ -49,5 +50,7 @@ __all__ = [
     "profiles_of",
     "read_gmt",
     "read_mapping",
+    "unbin_values",
     "uniform_of",
+    "values_of_bins",
 ]

@@ -49,3 +49,42 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
     bin_expressed(row[expressed], n_bins, ties == "spread", np.uint64(derive_key(seed, "ties")), 0, expressed, out)
     bins[expressed] = out
     return bins
+
+
+def values_of_bins(values: NDArray[np.float32], n_bins: int) -> NDArray[np.float32]:
+    """Return what each bin of one cell stands for.
+
+    Parameters
+    ----------
+    values
+        ``(n,)`` expressed values of the cell, above 0, in any order.
+    n_bins
+        Number of bins, 0 included.
+
+    Returns
+    -------
+    ``(n_bins,)`` values: 0 for bin 0, then the lower edge of each bin, from the lowest value to the highest. All 0 for a
+    cell that expresses nothing.
+    """
+    table = np.zeros(n_bins, np.float32)
+    if len(values):
+        table[1:] = np.quantile(values, np.linspace(0, 1, n_bins - 1))
+    return table
+
+
+def unbin_values(bins: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values that bins stand for, between whole bins by linear interpolation.
+
+    What :func:`~scgpt.data.bin_values` binned comes back to the width of its bin, and exactly where a quantile falls on
+    it, as on a count that many genes share.
+
+    Parameters
+    ----------
+    bins
+        ``(n_cells, n_genes)`` bins, from 0 to ``n_bins - 1``.
+    table
+        ``(n_cells, n_bins)`` values of the bins of each cell, see :func:`~scgpt.data.values_of_bins`.
+    """
+    lower = np.minimum(bins.astype(np.int64), table.shape[1] - 2)
+    low, high = (np.take_along_axis(table, lower + step, axis=1) for step in (0, 1))
+    return low + (bins - lower).astype(np.float32) * (high - low)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scgpt._token_batch import TokenBatch
 
 from ._conditions import Conditions
+from ._masking import add_unknown
 from ._measured import expressed_genes, measured_tokens
 from ._tokenizer import Tokenizer
 
@@ -86,7 +87,13 @@ class Cells:
         return _in_order(self._rows, index)
 
     def tokenize(
-        self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, expressed: bool = False
+        self,
+        index: NDArray[np.int64],
+        tokenizer: Tokenizer,
+        *,
+        key: int = 0,
+        expressed: bool = False,
+        unknown: NDArray[np.int64] | None = None,
     ) -> TokenBatch:
         """Return some cells as tokens, with their conditions and labels, in the order given.
 
@@ -100,6 +107,8 @@ class Cells:
             Decides ties that are spread at random.
         expressed
             Whether to say which of all measured genes each cell expresses, too.
+        unknown
+            ``(G,)`` ids of genes that were not measured, and become unknown tokens of each cell.
         """
         rows = self.rows(index)
         batch = tokenizer(rows, self.token_ids, cell_index=index, key=key)
@@ -108,6 +117,8 @@ class Cells:
             batch = batch.keep(measured_tokens(batch, self.token_ids, self.measured, batches))
         if expressed:
             batch = replace(batch, **expressed_genes(rows, self.token_ids, self.measured, batches))
+        if unknown is not None:
+            batch = add_unknown(batch, unknown)
         if self.conditions is not None:
             batch = replace(batch, condition_ids=self.conditions.of_tokens(batch))
         labels = {

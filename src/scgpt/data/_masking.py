@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
@@ -73,6 +74,30 @@ def mark_unknown(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch
     """
     hidden = _choose(batch, share, key, "unknown genes")
     return replace(batch, unknown=hidden, targets=batch.values, predict=hidden)
+
+
+def add_unknown(batch: TokenBatch, genes: NDArray[np.int64]) -> TokenBatch:
+    """Add genes to each cell whose values are to be generated, after its own tokens.
+
+    Parameters
+    ----------
+    batch
+        Cells, as a tokenizer gives them.
+    genes
+        ``(G,)`` ids, none of which is a gene of the cells.
+
+    Returns
+    -------
+    The batch, ``unknown`` at the genes that were added.
+    """
+    n_genes, n_cells = len(genes), batch.n_cells
+    unknown = torch.ones(batch.n_tokens + n_cells * n_genes, dtype=torch.bool)
+    unknown[torch.arange(batch.n_tokens) + batch.cell_of_token * n_genes] = False
+    gene_ids, values = torch.empty(len(unknown), dtype=torch.int64), torch.zeros(len(unknown))
+    gene_ids[~unknown], values[~unknown] = batch.gene_ids, batch.values
+    gene_ids[unknown] = torch.from_numpy(genes).repeat(n_cells)
+    offsets = batch.offsets + torch.arange(n_cells + 1) * n_genes
+    return replace(batch, gene_ids=gene_ids, values=values, offsets=offsets, unknown=unknown)
 
 
 def drop_genes(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:

@@ -2,6 +2,7 @@
 
 from ._annotator import SCGPTAnnotator
 from ._embedding import Precision, resolve_precision
+from ._generation import Prompt, resolve_prompt
 from ._scgpt import SCGPT
 
-__all__ = ["SCGPT", "Precision", "SCGPTAnnotator", "resolve_precision"]
+__all__ = ["SCGPT", "Precision", "Prompt", "SCGPTAnnotator", "resolve_precision", "resolve_prompt"]

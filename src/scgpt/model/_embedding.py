@@ -134,14 +134,14 @@ class EmbeddingMixin:
             doing="Embedding",
         )
 
-    def _cells(self, adata: AnnData, match: GeneMatch, layer: str | None) -> Cells:
-        """Return any data set, as the network reads it."""
+    def _cells(self, adata: AnnData, match: GeneMatch, layer: str | None, *, decodes: bool = False) -> Cells:
+        """Return any data set, as the network reads it; ``decodes`` says whether its decoders do, too."""
         layer = self.layer_of(layer)
         return Cells(
             adata,
             match.token_ids,
             layer=None if layer == "X" else layer,
-            batch_labels=self._batch_labels(adata),
+            batch_labels=self._batch_labels(adata, decodes),
             measured=self._measured(adata),
             conditions=self._conditions(adata),
         )
@@ -171,8 +171,8 @@ class EmbeddingMixin:
             for rows in np.array_split(index, -(-len(index) // at_once)) if len(index) else []:
                 batch = cells.tokenize(rows, tokenizer)
                 n_empty += int((batch.lengths == 1).sum())
-                for part in batch.split(_TOKENS_PER_PASS.get(device.type, 65_536)):
-                    with _autocast(device, precision):
+                for part in batch.split(tokens_per_pass(device)):
+                    with autocast(device, precision):
                         values = function(part.to(device))
                     result[done : done + part.n_cells] = values.cpu().numpy()
                     done += part.n_cells
@@ -202,12 +202,16 @@ class EmbeddingMixin:
             When a gene is not in the vocabulary.
         """
         names = list(self.vocab.genes) if genes is None else [str(g) for g in genes]
+        ids = self._gene_ids(names)
+        embeddings = self.module.network.genes(torch.from_numpy(ids).to(self.device))
+        return pd.DataFrame(embeddings.float().cpu().numpy(), index=pd.Index(names, name="gene"))
+
+    def _gene_ids(self, names: list[str]) -> NDArray[np.int64]:
         ids = self.vocab.ids(names)
         if (ids < 0).any():
             lacking = [name for name, i in zip(names, ids, strict=True) if i < 0]
             raise KeyError(f"{len(lacking)} genes are not in the vocabulary, such as {lacking[:5]}.")
-        embeddings = self.module.network.genes(torch.from_numpy(ids).to(self.device))
-        return pd.DataFrame(embeddings.float().cpu().numpy(), index=pd.Index(names, name="gene"))
+        return ids
 
     def match(
         self,
@@ -239,19 +243,22 @@ class EmbeddingMixin:
         """Return the conditions of genes and cells, where the network has any."""
         return conditions_of(self.registry, adata, self.vocab, self.module.network.config.n_conditions)
 
-    def _batch_labels(self, adata: AnnData) -> NDArray[np.int64] | None:
-        """Return the batch of each cell as the model counts them, where its encoder depends on it."""
-        if self.module.network.config.input_norm != "domain" and self._measured(adata) is None:
+    def _batch_labels(self, adata: AnnData, decodes: bool) -> NDArray[np.int64] | None:
+        """Return the batch of each cell as the model counts them, where its encoder, or what decodes, depends on it."""
+        config = self.module.network.config
+        of_decoders = decodes and config.batch_embedding
+        if config.input_norm != "domain" and not of_decoders and self._measured(adata) is None:
             return None
+        what = "normalises each batch apart" if config.input_norm == "domain" else "reads the batch of each cell"
         state = self.registry["field_registries"].get(REGISTRY_KEYS.BATCH_KEY, {}).get("state_registry")
         if state is None:
             raise ValueError(
-                "This model normalises each batch apart, but the checkpoint does not name its batches; "
+                f"This model {what}, but the checkpoint does not name its batches; "
                 "fine-tune it on your data (from_pretrained(..., adata, fresh=['input_norm', ...])) first."
             )
         column, known = state["original_key"], pd.Index(state["categorical_mapping"])
         if column not in adata.obs:
-            raise KeyError(f"This model normalises each batch apart: .obs[{column!r}] must name each cell's batch.")
+            raise KeyError(f"This model {what}: .obs[{column!r}] must name each cell's batch.")
         if missing := int(adata.obs[column].isna().sum()):
             raise ValueError(f"{missing} cells have no batch in .obs[{column!r}]; fill or drop them.")
         # Numbers that name batches are known again as text, which integrate makes of them.
@@ -296,5 +303,11 @@ def resolve_precision(device: torch.device, precision: Precision) -> Precision:
     return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
-def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def tokens_per_pass(device: torch.device) -> int:
+    """Return how many tokens go through the network at a time."""
+    return _TOKENS_PER_PASS.get(device.type, 65_536)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which a network runs with a precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")

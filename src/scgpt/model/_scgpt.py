@@ -24,12 +24,13 @@ from scgpt.nn import ScGPTConfig
 from ._conditions import ConditionsField
 from ._embedding import EmbeddingMixin
 from ._fields import ExpressionField
+from ._generation import GenerationMixin
 from ._persistence import PersistenceMixin
 from ._query import QueryMixin
 from ._training import TrainingMixin
 
 
-class SCGPT(EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseModelClass):
+class SCGPT(GenerationMixin, EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseModelClass):
     """scGPT, a foundation model of single cells :cite:p:`Cui2024`.
 
     Parameters

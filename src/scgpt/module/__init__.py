@@ -1,5 +1,6 @@
 """The network together with what it is trained for."""
 
+from ._generation import generate
 from ._generative import CellPrompt, GenePrompt, GenGepc, gen
 from ._losses import (
     bernoulli_nll,
@@ -31,6 +32,7 @@ __all__ = [
     "default_objectives",
     "elastic_cell_similarity",
     "gen",
+    "generate",
     "is_generative",
     "make_objectives",
     "masked_cross_entropy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from scgpt._token_batch import TokenBatch
 from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork
 
+from ._generation import generate
 from ._make import default_objectives
 from ._objectives import Objective
 
@@ -83,3 +85,16 @@ class ScGPTModule(BaseModuleClass):
     def embed(self, batch: TokenBatch) -> torch.Tensor:
         """Return ``(B, D)`` cell embeddings in float32, not normalised."""
         return self.inference(batch).cells.float()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        batch: TokenBatch,
+        n_rounds: int,
+        *,
+        cell_prompt: torch.Tensor | None = None,
+        bounds: tuple[float, float] = (0.0, math.inf),
+        share: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return ``(T,)`` values in float32, those of unknown genes as :func:`~scgpt.module.generate` gives them."""
+        return generate(self.network, batch, n_rounds, cell_prompt=cell_prompt, bounds=bounds, share=share)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scgpt._token_batch import Packed, TokenBatch
 
-from ._generative import generative_attention
+from ._generative import attention_of_cls, generative_attention
 
 
 def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float = 0.0) -> Tensor:
@@ -103,10 +103,19 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_TD: Tensor, batch: TokenBatch, cls_only: bool = False) -> Tensor:
         """Map ``(T, D)`` to ``(T, D)``; with ``cls_only`` to the ``(B, D)`` rows of ``<cls>``."""
-        q, k, v = self.qkv(x_TD).view(len(x_TD), 3, self.n_heads, -1).unbind(1)
+        q, k, v = self._project(x_TD)
         if cls_only:
             q = q[batch.first]
         mixed = attention(q, k, v, batch, self.dropout if self.training else 0.0).flatten(1)
         if batch.unknown is None or self.project_unknown or cls_only:
             return self.out(mixed)
         return torch.where(batch.unknown.unsqueeze(1), mixed, self.out(mixed))
+
+    def of_cls(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
+        """Return the ``(T,)`` share of its attention that ``<cls>`` gives to each token, see :func:`attention_of_cls`."""
+        q, k, _ = self._project(x_TD)
+        return attention_of_cls(q[batch.first], k, batch)
+
+    def _project(self, x_TD: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, each ``(T, H, E)``."""
+        return self.qkv(x_TD).view(len(x_TD), 3, self.n_heads, -1).unbind(1)

@@ -62,6 +62,41 @@ def generative_attention(
     return out[..., :width] + out[..., width : width + 1] * own_v
 
 
+def attention_of_cls(q_BHE: Tensor, k_THE: Tensor, batch: TokenBatch) -> Tensor:
+    """Return the share of its attention that ``<cls>`` gives to each token of its cell, the mean over heads.
+
+    It gives none to an unknown token. Of such a token the share is what it would be if this one, too, were known, and no
+    other unknown one: it does not depend on which others are asked for.
+
+    Parameters
+    ----------
+    q_BHE
+        ``(B, H, E)`` queries of ``<cls>``.
+    k_THE
+        ``(T, H, E)`` keys.
+    batch
+        The batch, for the cells' boundaries and for what is unknown.
+
+    Returns
+    -------
+    ``(T,)`` float32 in [0, 1]; over the known tokens of a cell its sum is 1.
+    """
+    cell_T = batch.cell_of_token
+    q_THE = rows(q_BHE.flatten(1), cell_T).view_as(k_THE)
+    known_TH = score_TH = (q_THE.float() * k_THE.float()).sum(-1) * k_THE.shape[-1] ** -0.5
+    if batch.unknown is not None:
+        known_TH = score_TH.masked_fill(batch.unknown.unsqueeze(1), -torch.inf)
+    index_TH = cell_T.unsqueeze(1).expand_as(score_TH)
+    highest_BH = score_TH.new_full((batch.n_cells, score_TH.shape[1]), -torch.inf)
+    highest_BH = highest_BH.scatter_reduce(0, index_TH, known_TH, "amax")
+    sum_BH = torch.zeros_like(highest_BH).index_add(0, cell_T, (known_TH - highest_BH[cell_T]).exp())
+    above_TH = score_TH - (highest_BH + sum_BH.log())[cell_T]
+    share_TH = above_TH.exp()
+    if batch.unknown is not None:
+        share_TH = torch.where(batch.unknown.unsqueeze(1), above_TH.sigmoid(), share_TH)
+    return share_TH.mean(1)
+
+
 def _scores_with_self(q: Tensor, k: Tensor, unknown: Tensor) -> Tensor:
     """``(T, H, 8)`` score of each unknown token with itself, as two numbers to be summed."""
     wide = torch.promote_types(q.dtype, torch.float32)

@@ -61,6 +61,9 @@ class NetworkOutput:
         ``(B, n_batches)`` logits of the experimental batches.
     perturb_gep
         ``(T,)`` expression after perturbation.
+    attention
+        ``(T,)`` share of the last layer's attention that ``<cls>`` gives to each token of its cell, the mean over heads; of
+        an unknown token, what it would give if this one alone were known, too. None where it was not asked for.
     """
 
     tokens: Tensor | None
@@ -74,6 +77,7 @@ class NetworkOutput:
     cls: Tensor | None = None
     dar: Tensor | None = None
     perturb_gep: Tensor | None = None
+    attention: Tensor | None = None
 
 
 class ScGPTNetwork(nn.Module):
@@ -142,7 +146,13 @@ class ScGPTNetwork(nn.Module):
         return self
 
     def forward(
-        self, batch: TokenBatch, heads: Iterable[str] = (), cell_prompt: Tensor | None = None, *, tokens: bool = True
+        self,
+        batch: TokenBatch,
+        heads: Iterable[str] = (),
+        cell_prompt: Tensor | None = None,
+        *,
+        tokens: bool = True,
+        attention: bool = False,
     ) -> NetworkOutput:
         """Encode a batch and decode it with the heads that are asked for.
 
@@ -158,6 +168,8 @@ class ScGPTNetwork(nn.Module):
         tokens
             Whether the output of every token is wanted. If not, and no head reads it, the last layer computes that of
             ``<cls>`` alone, and ``tokens`` of the output is None.
+        attention
+            Whether the attention of ``<cls>`` in the last layer is wanted.
 
         Raises
         ------
@@ -171,12 +183,15 @@ class ScGPTNetwork(nn.Module):
         *layers, last = self.layers
         for layer in layers:
             x_TD = layer(x_TD, batch)
+        assert isinstance(last, TransformerLayer)  # for the type checker
+        shares_T = last.attention_of_cls(x_TD, batch) if attention else None
         if tokens or self.config.pooling != "cls" or self._reads_tokens(batch, heads):
             out_TD = last(x_TD, batch)
             cells_BD = self._pool(out_TD, batch)
         else:
             out_TD, cells_BD = None, last(x_TD, batch, cls_only=True)
-        return NetworkOutput(out_TD, cells_BD, **self._decode(out_TD, cells_BD, genes_TD, batch, heads))
+        decoded = self._decode(out_TD, cells_BD, genes_TD, batch, heads)
+        return NetworkOutput(out_TD, cells_BD, attention=shares_T, **decoded)
 
     def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
         """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""
@@ -196,6 +211,32 @@ class ScGPTNetwork(nn.Module):
         if cell_prompt is not None:
             x_TD = x_TD.index_copy(0, batch.first, cell_prompt.to(x_TD.dtype))
         return x_TD
+
+    def expressed(self, genes: Tensor, cells_BD: Tensor, share_B: Tensor, batch_labels: Tensor | None = None) -> Tensor:
+        """Return the probability that cells express genes, from their embeddings.
+
+        For networks with the heads ``gepc`` and ``zero`` and without modalities.
+
+        Parameters
+        ----------
+        genes
+            ``(G,)`` rows of the gene embedding.
+        cells_BD
+            ``(B, D)`` cell embeddings, not normalised.
+        share_B
+            ``(B,)`` share of the genes that each cell expresses.
+        batch_labels
+            ``(B,)`` batch of each cell, where the network embeds batches.
+
+        Returns
+        -------
+        ``(B, G)`` float32.
+        """
+        assert self.gepc is not None  # for the type checker
+        if self.batches is not None:
+            assert batch_labels is not None
+            cells_BD = torch.cat([cells_BD, self.batches(batch_labels)], dim=1)
+        return self.gepc.probabilities(self.genes(genes), cells_BD, share_B)
 
     def _pool(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
         if self.config.pooling == "cls":
@@ -279,7 +320,7 @@ class ScGPTNetwork(nn.Module):
         if of_measured:
             assert batch.measured is not None and batch.expressed is not None
             share_B = batch.expressed.nanmean(1).nan_to_num()
-            out["expressed"] = self.gepc.probabilities(self.genes(batch.measured), cells_BC, share_B)
+            out["expressed"] = self.expressed(batch.measured, cells_BD, share_B, batch.batch_labels)
         return out
 
     def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:

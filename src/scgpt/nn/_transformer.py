@@ -45,3 +45,7 @@ class TransformerLayer(nn.Module):
         x_TD = self.norm1(x_TD)
         x = self.norm2(wanted(x_TD) + self.dropout(self.attention(x_TD, batch, cls_only)))
         return x + self.dropout(self.feed_forward(x))
+
+    def attention_of_cls(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
+        """Return the ``(T,)`` share of this layer's attention that ``<cls>`` gives to each token of its cell."""
+        return self.attention.of_cls(x_TD if self.order == "post" else self.norm1(x_TD), batch)
