@@ -248,6 +248,8 @@ def planned(args: argparse.Namespace) -> list[tuple[str, int, str, int]]:
                 for method in args.method or METHODS:
                     if method == "kNN distance on PCA" and task not in ("studies", "absent"):
                         continue  # of interest where types are unknown
+                    if method == "scGPT, balanced" and task != "rare":
+                        continue  # what it is for
                     # The seeds of what has none would be the same run; donors take long and are eight.
                     if seed and (task == "donors" or not method.startswith("scGPT")):
                         continue

@@ -564,14 +564,24 @@ class TestUnknown:
 def test_the_classifier_reads_a_part_of_the_cell_embedding_in_training():
     torch.manual_seed(0)
     config = ScGPTConfig(
-        n_tokens=9, d_model=8, n_heads=2, n_layers=1, d_feed_forward=8, dropout=0.0, n_classes=3, classifier_dropout=0.5
+        n_tokens=9,
+        d_model=8,
+        n_heads=2,
+        n_layers=1,
+        d_feed_forward=8,
+        dropout=0.0,
+        n_classes=3,
+        classifier_dropout=0.5,
+        classifier_norm=True,
+        norm="pre",
     )
     network = ScGPTNetwork(config)
     batch = TokenBatch.from_padded(torch.tensor([[8, 3, 5]]), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.bool))
     first, second = network(batch, heads=("cls",)), network(batch, heads=("cls",))
     assert torch.equal(first.cells, second.cells) and not torch.equal(first.cls, second.cls)
     network.eval()
-    assert torch.equal(network(batch, heads=("cls",)).cls, network.cls(network(batch).cells))
+    assert torch.equal(network(batch, heads=("cls",)).cls, network.cls(network.cls_norm(network(batch).cells)))
+    assert not torch.allclose(network.cls_norm(network(batch).cells), network(batch).cells)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre", "pre_stream"])

@@ -15,6 +15,6 @@ def test_a_network_begins_as_the_mean_of_its_genes_with_little_of_their_values()
     cells = network(batch).cells
     genes, numbers = network.genes(ids[0, 1:]), network.values(values[0, 1:])
     torch.testing.assert_close(cells[0], ((genes + numbers) * torch.tensor([[0.1], [0.3], [0.6]])).sum(0))
-    assert numbers.norm(dim=1).max() == pytest.approx(0.1 * genes.norm(dim=1).mean().item(), rel=0.01)
+    assert numbers.norm(dim=1).max().item() == pytest.approx(0.1 * genes.norm(dim=1).mean().item(), rel=0.01)
     network(batch, heads=("gep",)).gep.sum().backward()  # and can leave this place
     assert all(layer.attention.out.weight.grad.abs().max() > 0 for layer in network.layers)

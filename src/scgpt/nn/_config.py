@@ -54,8 +54,10 @@ class ScGPTConfig:
         Classes of the cell-type classifier; 0 switches it off.
     n_classifier_layers
         Linear layers of classifier and adversary.
+    classifier_norm
+        Layer norm of the cell embedding that the classifier reads.
     classifier_dropout
-        Dropout of the cell embedding that the classifier reads, in training.
+        Dropout of the same, in training.
     n_batches
         Experimental batches known to the model.
     batch_embedding
@@ -97,6 +99,7 @@ class ScGPTConfig:
     gepc: bool = True
     n_classes: int = 0
     n_classifier_layers: int = 3
+    classifier_norm: bool = False
     classifier_dropout: float = 0.0
     n_batches: int = 0
     batch_embedding: bool = False

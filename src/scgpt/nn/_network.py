@@ -135,6 +135,7 @@ class ScGPTNetwork(nn.Module):
         d_query = d + d_context if c.n_modalities else d
         self.gepc = CellPromptedHead(d_query, d + d_context, c.zero) if c.gepc else None
         self.cls = Classifier(d, c.n_classes, c.n_classifier_layers, nn.ReLU) if c.n_classes else None
+        self.cls_norm = nn.LayerNorm(d) if c.n_classes and c.classifier_norm else nn.Identity()
         self.cls_dropout = nn.Dropout(c.classifier_dropout)
         self.dar = Adversary(d, c.n_batches, c.n_classifier_layers) if c.adversary else None
 
@@ -281,7 +282,7 @@ class ScGPTNetwork(nn.Module):
     ) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         if self.cls is not None and "cls" in heads:
-            out["cls"] = self.cls(self.cls_dropout(cells_BD))
+            out["cls"] = self.cls(self.cls_dropout(self.cls_norm(cells_BD)))
         if self.dar is not None and "dar" in heads:
             out["dar"] = self.dar(cells_BD)
         if not _DECODERS & set(heads):
