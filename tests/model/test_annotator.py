@@ -131,7 +131,7 @@ class TestClassWeights:
         assert np.allclose(weights * n_cells, rare.n_obs / 3)
 
     def test_a_rare_type_is_found(self):
-        """Of 10 cells among 390; measured on 100 others."""
+        """Of 5 cells among 385; measured on 100 others."""
         rates = np.random.default_rng(0).gamma(0.4, 2.0, (3, 60))
         rates[2, 20:] = rates[0, 20:]  # it is like the most frequent type but for a third of the genes
 
@@ -143,7 +143,7 @@ class TestClassWeights:
             adata.var_names = [f"GENE{i}" for i in range(60)]
             return adata
 
-        known, others = draw((200, 180, 10), 1), draw((100, 100, 100), 2)
+        known, others = draw((200, 180, 5), 1), draw((100, 100, 100), 2)
         SCGPTAnnotator.setup_anndata(known, labels_key="cell_type")
         settings = {"objectives": ["cls"], "drop_share": 0.0, "plan_kwargs": {"schedule": "constant"}}
         recall = {}

@@ -72,17 +72,17 @@ def test_a_run_leaves_a_model_a_state_its_settings_and_a_log(settings, corpus, t
     assert embedding.shape == (3, 8) and np.isfinite(embedding).all()
 
 
-def test_a_finished_run_is_left_as_it_is_and_one_of_other_settings_is_refused(settings, tmp_path):
+def test_a_finished_run_is_left_as_it_is_and_one_of_other_settings_is_refused(settings, tmp_path, log_of):
     quiet(settings(max_steps=3))
-    before = weights(tmp_path / "run")
+    before, log = weights(tmp_path / "run"), log_of(tmp_path / "run")
     quiet(settings(max_steps=3, log_every=2))
+    assert log_of(tmp_path / "run") == log
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(tmp_path / "run").items())
     with pytest.raises(ValueError, match="state of another training: lr differ"):
         quiet(settings(max_steps=3, lr=1e-4))
 
 
-def test_accumulated_batches_of_one_step_train_as_a_whole(settings, tmp_path, log_of):
-    """Ties, masks and cells are those of the step only where the batches are; so the loss is compared, not the weights."""
+def test_steps_are_those_of_the_optimiser_where_batches_are_accumulated(settings, tmp_path, log_of):
     quiet(settings(accumulate=2, max_steps=4))
     assert [line["step"] for line in log_of(tmp_path / "run") if "train_loss" in line] == [1, 2, 3, 4]
 
@@ -131,6 +131,15 @@ def test_what_cannot_be_run_is_said_before_it_starts(settings, corpus, tmp_path,
     model = quiet(settings(corpus=str(corpus.path), max_steps=1))
     with pytest.raises(ValueError, match="No gene of the corpus"):
         quiet(settings(corpus=str(other.path), model=str(model), network={}, out=str(tmp_path / "more")))
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(settings, tmp_path):
+    notes = tmp_path / "run" / "model" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        quiet(settings())
+    assert notes.read_text() == "mine"
 
 
 def test_a_corpus_that_holds_nothing_out_is_warned_of(settings, tmp_path, write_cells):

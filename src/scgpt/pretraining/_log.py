@@ -33,6 +33,11 @@ class StepLog(Callback):
         What is trained.
     peak_tflops
         Of one device; None for those that are known.
+
+    Attributes
+    ----------
+    began
+        Whether there was a step to train.
     """
 
     def __init__(self, path: Path, every: int, network: ScGPTNetwork, peak_tflops: float | None):
@@ -40,6 +45,7 @@ class StepLog(Callback):
         # Looking up an embedding is no arithmetic.
         self._n_weights = sum(p.numel() for p in network.parameters()) - network.genes.embedding.weight.numel()
         self._means = EpochMeans()
+        self.began = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the means of steps that are not written yet."""
@@ -51,6 +57,7 @@ class StepLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take out what a run that was cut off wrote after its last state."""
+        self.began = True
         if self.peak_tflops is None:
             self.peak_tflops = _peak_tflops(trainer)
         if trainer.is_global_zero and self.path.exists():

@@ -18,7 +18,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from scgpt._folders import full_disk_named
 from scgpt._messages import inform, warn_user
 from scgpt.corpus import Corpus
-from scgpt.hub import Checkpoint, write_checkpoint
+from scgpt.hub import Checkpoint, check_target, write_checkpoint
 from scgpt.module import ScGPTModule, is_generative, make_objectives
 from scgpt.nn import TransformerLayer
 from scgpt.train import ScGPTTrainingPlan, check_settings, checkpoint_callback, latest_checkpoint
@@ -86,8 +86,10 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
     latest = latest_checkpoint(states)
     if latest is not None:
         check_settings(latest, plan)
+    check_target(model, overwrite=True)  # before the training, not at its first state
+    log = StepLog(out / "log.jsonl", settings.log_every, module.network, settings.peak_tflops)
     own = [
-        StepLog(out / "log.jsonl", settings.log_every, module.network, settings.peak_tflops),
+        log,
         _ModelWriter(model, start, settings),
         checkpoint_callback(states, settings.checkpoint_every),
     ]
@@ -97,9 +99,12 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
     data = CorpusData(corpus, start.tokenizer, settings)
     with full_disk_named(out, "Free some space and run the same command again: it goes on from the last state."):
         trainer.fit(plan, datamodule=data, ckpt_path=latest, weights_only=True)
+        if not log.began:
+            inform(f"The run in {out} is finished; max_epochs or max_steps are reached.")
+            return model
         _keep_last(trainer, states)
         if corpus.n_cells("held_out") and trainer.global_step % settings.validate_every:
-            trainer.validate(plan, datamodule=data, verbose=False)
+            trainer.validate(plan, datamodule=data, verbose=False, weights_only=True)
     return model
 
 
