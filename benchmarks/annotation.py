@@ -3,7 +3,8 @@
 Tasks, each with cells that no fit has seen:
 
 - ``folds``: pbmc_facs, whose ten types were sorted by flow cytometry, in five stratified folds. The first fold is the
-  test cells of ``benchmarks/splits``, which no choice of a setting has seen.
+  test cells of ``benchmarks/splits``, which no choice of a setting has seen; settings of scGPT were chosen on cells of the
+  other four.
 - ``donors``: kang_8donors, each donor named after the seven others.
 - ``studies``: the cells of kang_8donors after those of pbmc_facs, which were sequenced deeper, with the types of both
   under common names (``COMMON``).
