@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder
+from ._heads import ExpressionHead
 from ._network import ScGPTNetwork
 
 # Of the value's part in a token; the gene's is 1.
@@ -31,3 +32,21 @@ def start_from_genes(network: ScGPTNetwork) -> None:
     values = network.values
     assert isinstance(values, ContinuousValueEncoder | CategoricalValueEncoder)
     nn.init.constant_(values.norm.weight, _OF_VALUES)
+
+
+@torch.no_grad()
+def start_at_value(network: ScGPTNetwork, value: float) -> None:
+    """Let random weights begin with predictions near a value, where the expression head predicts values.
+
+    The bins of expressed genes are spread evenly over their range: a head that begins at 0 spends its first steps, at a
+    low rate, on nothing but their mean.
+
+    Parameters
+    ----------
+    network
+        Changed in place, unless its head is of another kind.
+    value
+        Mean of what there is to predict.
+    """
+    if type(network.gep) is ExpressionHead:
+        nn.init.constant_(network.gep.value[-1].bias, value)

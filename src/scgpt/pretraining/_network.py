@@ -14,7 +14,7 @@ from scgpt.corpus import Corpus
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import is_generative, make_objectives
-from scgpt.nn import ScGPTConfig, ScGPTNetwork
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_at_value
 
 from ._config import PretrainingConfig
 
@@ -50,7 +50,10 @@ def _random(network: Mapping[str, Any], tokenizer: Mapping[str, Any], vocab: Gen
     config = ScGPTConfig.from_dict(sizes | dict(network))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = ScGPTNetwork(config).state_dict()
+        network = ScGPTNetwork(config)
+    if tokens.n_bins:
+        start_at_value(network, tokens.n_bins / 2)
+    weights = network.state_dict()
     return Checkpoint(config, weights, tokens, LoadReport("random weights", "", ()))
 
 
