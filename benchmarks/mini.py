@@ -1,8 +1,9 @@
 """A small model pretrained on the cells at hand that are under permissive terms, and what it predicts of unknown genes.
 
-    python benchmarks/mini.py corpus             # write mini/corpus.zarr; minutes
-    scgpt pretrain --config benchmarks/mini.yaml
-    python benchmarks/mini.py score              # print errors on test cells
+    python benchmarks/mini.py corpus             # write pretraining/corpus.zarr; seconds
+    scgpt pretrain --config benchmarks/mini.yaml # an hour on one core
+    python benchmarks/mini.py score              # errors on test cells, kept in benchmarks/results/mini.json
+    python benchmarks/mini.py pack               # put the model into the package, with its card
 
 The test cells of ``benchmarks/splits`` are not in the corpus, neither to train on nor to validate on. Of the others one in
 twenty, by a hash of its name, is held out for validation. Scores of ``gen`` stand beside those of two predictors that know
@@ -13,24 +14,70 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import _data
+import _runs
 import anndata
 import numpy as np
 import pandas as pd
 import torch
 
+import scgpt
 from scgpt.corpus import Corpus, build
 from scgpt.data import Cells, mark_unknown
 from scgpt.model import SCGPT
+from scgpt.pretraining import PretrainingConfig
 
-FOLDER = Path("mini")
+FOLDER = Path("pretraining")
+PACKAGED = Path(scgpt.__file__).parent / "hub" / "mini"
+SCORES = _runs.RESULTS / "mini.json"
 SOURCES = ("pbmc_facs", "pbmc_10k_mosaic", "bmmc_cite_d2", "bmmc_cite_d5", "bmmc_multiome_a", "sc_mixology")
 TYPED = ("pbmc_facs", "bmmc_cite_d2", "bmmc_cite_d5", "bmmc_multiome_a", "sc_mixology")  # those with cell types
 HELD_OUT = 20  # one cell in so many
+ORIGINS = {
+    "pbmc_facs": "blood cells sorted by flow cytometry, 10x; Zheng 2017",
+    "pbmc_10k_mosaic": "blood cells, 10x Genomics public data (pbmc10k, pbmc5k), CC BY 4.0",
+    "bmmc_cite_d2": "bone marrow, CITE-seq; Luecken 2021, GSE194122",
+    "bmmc_cite_d5": "bone marrow, CITE-seq; Luecken 2021, GSE194122",
+    "bmmc_multiome_a": "bone marrow, 10x Multiome; Luecken 2021, GSE194122",
+    "sc_mixology": "five lung-cancer cell lines, CEL-seq2 and Drop-seq; Tian 2019, GSE118767",
+}
+CARD = """# scgpt-mini
+
+A small scGPT that is part of the package: `SCGPT.from_pretrained("mini")`. It is for first steps, tests and small data,
+and no substitute for the authors' models, which saw a thousand times as many cells.
+
+- Network: {sizes}, pre-norm; {genes:,} genes under their symbols, mostly of human blood.
+- Objectives: `gen` (gene prompt, `gepc`, cell prompt with all genes unknown) and `zero`.
+- {cells:,} cells to train on, {held_out} others for validation; test cells of `benchmarks/splits` are in neither
+  (`corpus.json` has a hash of the cells of each file; a test makes it anew).
+- {steps:,} steps of {batch} cells, {epochs} epochs, about {minutes:.0f} minutes on one core of {cpu}.
+- Made by `scgpt pretrain --config benchmarks/mini.yaml`; `benchmarks/mini.py` makes its corpus and this card.
+
+| data set | what it is | cells to train on |
+|:--|:--|--:|
+{lines}
+
+Loss on the validation cells at the end (bins of expression, squared error; `zero` in nats a gene):
+
+| objective | loss |
+|:--|--:|
+{losses}
+
+Squared error of the bins of unknown genes on test cells, half of each cell's genes unknown. The means are over training
+cells; that of type and gene knows the true type of the cell:
+
+{scores}
+
+The cells are of few donors and tissues and of four protocols. What it makes of other tissues, other species, or nuclei is
+not known. Bins are of expressed genes only: values tell how a gene ranks in its cell, not how much there is of it.
+"""
 
 
 def cells_of(name: str) -> anndata.AnnData:
@@ -64,6 +111,47 @@ def make_corpus(out: Path, sources: tuple[str, ...] = SOURCES) -> Corpus:
                 files[held_out].append(Path(folder) / f"{name}{'_held_out' * held_out}.h5ad")
                 cells[chosen == held_out].copy().write_h5ad(files[held_out][-1])
         return build(files[False], out, held_out=files[True], overwrite=True)
+
+
+def digest(names: Iterable[str]) -> str:
+    """Hash of a set of cells."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def cells_in(corpus: Corpus) -> dict[str, dict[str, int | str]]:
+    """Number and hash of the cells of each file of a corpus."""
+    files = corpus.obs().astype(str).groupby("file")["cell"]
+    return {name: {"cells": len(cells), "sha256": digest(cells)} for name, cells in files}
+
+
+def pack(run: Path, corpus: Corpus) -> None:
+    """Put the model of a run into the package, with its card and what it was trained on."""
+    shutil.rmtree(PACKAGED, ignore_errors=True)
+    shutil.copytree(run / "model", PACKAGED)
+    files = cells_in(corpus)
+    (PACKAGED / "corpus.json").write_text(json.dumps(files, indent=1) + "\n")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    last = {key: value for line in log for key, value in line.items()}
+    speed = [line["cells_per_s"] for line in log if "cells_per_s" in line]
+    settings = PretrainingConfig.from_yaml(run / "config.yaml")
+    scores = pd.DataFrame(json.loads(SCORES.read_text())["errors"]).round(1)
+    held_out = sum(entry["cells"] for name, entry in files.items() if name.endswith("_held_out.h5ad"))
+    minutes = corpus.n_cells() * settings.max_epochs / (len(speed) / sum(1 / s for s in speed)) / 60
+    sizes = ", ".join(f"{settings.network[n]} {n}" for n in ("d_model", "n_layers", "n_heads", "d_feed_forward"))
+    lines = "\n".join(
+        f"| {name.removesuffix('.h5ad')} | {ORIGINS[name.removesuffix('.h5ad')]} | {entry['cells']:,} |"
+        for name, entry in files.items()
+        if not name.endswith("_held_out.h5ad")
+    )
+    (PACKAGED / "README.md").write_text(
+        CARD.format(
+            genes=len(corpus.vocab.genes), sizes=sizes, lines=lines, cells=corpus.n_cells(), held_out=held_out,
+            steps=last["step"], batch=settings.batch_size, epochs=settings.max_epochs, minutes=minutes,
+            cpu=_runs.machine()["cpu"], scores=scores.to_markdown(),
+            losses="\n".join(f"| {name.removesuffix('_validation')} | {last[name]:.4g} |" for name in sorted(last)
+                             if name.endswith("_validation") or name == "validation_loss"),
+        )
+    )  # fmt: skip
 
 
 def errors(model: SCGPT, name: str) -> dict[str, float]:
@@ -130,17 +218,27 @@ class Means:
         return np.where(counts > 0, sums / np.maximum(counts, 1), otherwise)
 
 
+def score(model: SCGPT) -> pd.DataFrame:
+    """Errors of all predictors on the test cells of all data sets, kept as JSON."""
+    table = pd.DataFrame({name: errors(model, name) for name in TYPED})
+    _runs.keep(SCORES, {"errors": table.to_dict(), "machine": _runs.machine()})
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
     commands.add_parser("corpus").add_argument("--out", type=Path, default=FOLDER / "corpus.zarr")
     commands.add_parser("score").add_argument("--model", type=Path, default=FOLDER / "run" / "model")
+    commands.add_parser("pack")
     args = parser.parse_args()
     if args.what == "corpus":
         print(make_corpus(args.out))
         return
-    model = SCGPT.from_pretrained(args.model)
-    print(pd.DataFrame({name: errors(model, name) for name in TYPED}).round(1).to_markdown())
+    if args.what == "pack":
+        pack(FOLDER / "run", Corpus(FOLDER / "corpus.zarr"))
+        return
+    print(score(SCGPT.from_pretrained(args.model)).round(1).to_markdown())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ OFFICIAL_FILES = (_official.WEIGHTS, _official.ARGS, VOCAB)
 
 
 def known_checkpoints() -> dict[str, dict[str, Any]]:
-    """Return the registry of checkpoints: for each name what it was trained on, its page, and its pinned files."""
+    """Return the registry of checkpoints.
+
+    For each name what it was trained on, and its folder in the package or its page and pinned files.
+    """
     return json.loads((files(__package__) / "checkpoints.json").read_text(encoding="utf-8"))
 
 
@@ -36,7 +39,8 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
     ----------
     model
         A folder, or a name: ``"whole-human"``, ``"continual"``, ``"blood"``, ``"brain"``, ``"heart"``, ``"lung"``,
-        ``"kidney"``, ``"pan-cancer"``. A folder that is there comes before a name.
+        ``"kidney"``, ``"pan-cancer"``; ``"mini"``, a small model that is part of the package. A folder that is there
+        comes before a name.
     registry
         In place of :func:`known_checkpoints`.
 
@@ -56,6 +60,8 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
             raise FileNotFoundError(f"There is no folder {model}.")
         raise ValueError(f"{name!r} is neither a folder nor a known checkpoint; known are {', '.join(registry)}.")
     folder, entry = cache_folder() / name, registry[name]
+    if "folder" in entry:
+        return Path(str(files(__package__) / entry["folder"]))
     # What is there was checked when it came, or was put there by the user on purpose.
     absent = [file for file in OFFICIAL_FILES if not (folder / file).is_file()]
     if not absent:

@@ -30,18 +30,17 @@ from ._scgpt import SCGPT
 FROM_SCRATCH: dict[str, Any] = {
     "network": {
         "norm": "pre",
+        "gene_norm": "joint",
         "dropout": 0.0,
         "pooling": "weighted",
         "classifier_norm": True,
-        "classifier_dropout": 0.5,
     },
     "training": {
         "lr": 2e-3,
         "mask_share": 0.0,
-        "drop_share": 0.7,
         "objectives": {"cls": 1},
         # A larger eps: what only a few cells express moves less.
-        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100, "eps": 1e-4},
+        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100, "eps": 1e-4, "gene_l2": 0.01},
     },
     "cells_seen": 50_000,
     "epochs": (3, 40),

@@ -36,6 +36,9 @@ class ScGPTConfig:
         ``"pre_stream"``: the authors' ``pre_norm``, which normalises the residual stream itself.
     value_encoder
         ``"continuous"``: an MLP of the value. ``"categorical"``: an embedding of the value as an integer.
+    gene_norm
+        Of the gene embeddings. ``"layer"``: layer norm of each. ``"joint"``: all are divided by their common root mean
+        square, so that one gene can have more say than another.
     n_values
         Rows of the categorical value embedding: bins, pad and mask value.
     max_value
@@ -90,6 +93,7 @@ class ScGPTConfig:
     attention_dropout: float = 0.0
     norm: Literal["post", "pre", "pre_stream"] = "post"
     value_encoder: Literal["continuous", "categorical"] = "continuous"
+    gene_norm: Literal["layer", "joint"] = "layer"
     n_values: int = 53
     max_value: float = 512.0
     pooling: Literal["cls", "mean", "weighted"] = "cls"
@@ -121,6 +125,7 @@ class ScGPTConfig:
             raise ValueError(f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}.")
         for name, allowed in (
             ("norm", ("post", "pre", "pre_stream")),
+            ("gene_norm", ("layer", "joint")),
             ("value_encoder", ("continuous", "categorical")),
             ("pooling", ("cls", "mean", "weighted")),
             ("expression", ("mlp", "affine")),

@@ -11,6 +11,23 @@ from torch import Tensor, nn
 INITIAL_STD = 0.02
 
 
+class JointEmbedding(nn.Module):
+    """An embedding of which all rows are divided by their common root mean square.
+
+    A row's length tells how much it counts among the others. Were the rows not divided, a penalty of their squares would
+    weigh them against the rest of the network, too, and push them all to 0.
+    """
+
+    def __init__(self, n_rows: int, d_model: int):
+        super().__init__()
+        self.embedding = nn.Embedding(n_rows, d_model)
+        nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ``(...)`` ids to ``(..., D)``."""
+        return self.embedding(ids) / self.embedding.weight.square().mean().sqrt()
+
+
 class NormedEmbedding(nn.Module):
     """An embedding followed by layer norm: of genes, experimental batches and modalities.
 

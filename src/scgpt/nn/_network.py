@@ -13,7 +13,7 @@ from scgpt._token_batch import TokenBatch
 
 from ._config import HEADS, ScGPTConfig
 from ._domain_norm import EPS, DomainNorm
-from ._embeddings import INITIAL_STD, CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
+from ._embeddings import INITIAL_STD, CategoricalValueEncoder, ContinuousValueEncoder, JointEmbedding, NormedEmbedding
 from ._heads import (
     Adversary,
     AffineExpressionHead,
@@ -101,7 +101,7 @@ class ScGPTNetwork(nn.Module):
         self.config = c = config
         self.n_fixed_batches: int | None = None  # set where all but the batches after these is fixed
         d, d_context = c.d_model, c.d_context
-        self.genes = NormedEmbedding(c.n_tokens, d)
+        self.genes = (NormedEmbedding if c.gene_norm == "layer" else JointEmbedding)(c.n_tokens, d)
         self.values: nn.Module = (
             ContinuousValueEncoder(d, c.dropout, c.max_value)
             if c.value_encoder == "continuous"

@@ -9,7 +9,7 @@ from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder
 from ._heads import ExpressionHead
 from ._network import ScGPTNetwork
 
-# Of the value's part in a token; the gene's is 1.
+# Of the value's part in a token, as a share of the gene's.
 _OF_VALUES = 0.1
 # The place of the last linear layer in TransformerLayer.feed_forward.
 _LAST_OF_FEED_FORWARD = "3"
@@ -49,4 +49,4 @@ def start_at_value(network: ScGPTNetwork, value: float) -> None:
         Mean of what there is to predict.
     """
     if type(network.gep) is ExpressionHead:
-        nn.init.constant_(network.gep.value[-1].bias, value)
+        nn.init.constant_(network.gep.value[-1].get_parameter("bias"), value)

@@ -50,11 +50,10 @@ def _random(network: Mapping[str, Any], tokenizer: Mapping[str, Any], vocab: Gen
     config = ScGPTConfig.from_dict(sizes | dict(network))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ScGPTNetwork(config)
+        start = ScGPTNetwork(config)
     if tokens.n_bins:
-        start_at_value(network, tokens.n_bins / 2)
-    weights = network.state_dict()
-    return Checkpoint(config, weights, tokens, LoadReport("random weights", "", ()))
+        start_at_value(start, tokens.n_bins / 2)
+    return Checkpoint(config, start.state_dict(), tokens, LoadReport("random weights", "", ()))
 
 
 def _continued(settings: PretrainingConfig, genes: GeneVocab, needed: Mapping[str, Any]) -> Checkpoint:

@@ -45,6 +45,9 @@ class ScGPTTrainingPlan(TrainingPlan):
         trains with it.
     weight_decay
         Decoupled weight decay, not applied to norms, biases and embeddings.
+    gene_l2
+        Penalty of the squares of the gene embeddings, as part of the gradient that Adam scales: genes whose gradient is
+        little else shrink beside the others. For networks with ``gene_norm="joint"``; a layer norm of each undoes it.
     schedule
         See :class:`Schedule`.
     warmup_steps
@@ -70,6 +73,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         lr: float = 1e-4,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        gene_l2: float = 0.0,
         schedule: Literal["constant", "cosine", "epoch_decay"] = "constant",
         warmup_steps: int = 0,
         decay: float = 0.9,
@@ -80,7 +84,7 @@ class ScGPTTrainingPlan(TrainingPlan):
     ):
         super().__init__(
             module,
-            optimizer="AdamW",
+            optimizer="Adam",  # decoupled from decay where a group of parameters says so
             lr=lr,
             eps=eps,
             weight_decay=weight_decay,
@@ -88,9 +92,9 @@ class ScGPTTrainingPlan(TrainingPlan):
             compile_kwargs=compile_kwargs,
         )
         self.schedule = Schedule(schedule, warmup_steps, decay)
-        self.seed = seed
-        plan = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "seed": seed, "schedule": str(self.schedule)}
-        self.settings = plan | (settings or {})
+        self.seed, self.gene_l2 = seed, gene_l2
+        plan = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "gene_l2": gene_l2, "seed": seed}
+        self.settings = plan | {"schedule": str(self.schedule)} | (settings or {})
         self.step_values: dict[str, float] = {}  # of the latest batch, over all processes
         self._epoch = EpochMeans()
         self._ended: dict[str, float] = {}  # means of an epoch that is over but not logged yet
@@ -198,11 +202,13 @@ class ScGPTTrainingPlan(TrainingPlan):
             )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return AdamW with its schedule, stepped at every step."""
+        """Return Adam with decoupled weight decay and its schedule, stepped at every step."""
         # Gradients that mixed precision scales cannot be clipped in a fused optimiser.
         self.fused_optimizer = "mixed" not in str(self.trainer.precision)
         nothing = [{"params": [torch.zeros(1)]}]  # where training gathers statistics alone; torch refuses an empty list
-        optimizer = self.get_optimizer_creator()(parameter_groups(self.module, self.weight_decay) or nothing)
+        optimizer = self.get_optimizer_creator()(
+            parameter_groups(self.module, self.weight_decay, self.gene_l2) or nothing
+        )
         # Not trainer.estimated_stepping_batches: it makes Lightning set its loader up before it has read the loader's
         # state from a checkpoint, which is then never used.
         n_batches = len(self.trainer.datamodule.train_dataloader())
@@ -221,8 +227,11 @@ def _with_gradient(loss: torch.Tensor) -> torch.Tensor:
     return loss if loss.requires_grad else loss.requires_grad_()
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters into those that decay, the matrices of linear layers, and the others."""
+def parameter_groups(module: ScGPTModule, weight_decay: float, gene_l2: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters into those that decay, the matrices of linear layers, genes, and the others.
+
+    Torch's AdamW would take the groups, but forget with every state it loads which of them are penalised in the gradient.
+    """
     decaying = {
         id(parameter)
         for layer in module.modules()
@@ -230,9 +239,12 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         for name, parameter in layer.named_parameters(recurse=False)
         if name == "weight"
     }
+    genes = {id(module.network.genes.embedding.weight)} if gene_l2 else set()
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trainable if id(p) in decaying], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if id(p) not in decaying], "weight_decay": 0.0},
+        ([p for p in trainable if id(p) in decaying], weight_decay, True),
+        ([p for p in trainable if id(p) not in decaying | genes], 0.0, True),
+        ([p for p in trainable if id(p) in genes], 2 * gene_l2, False),  # the gradient of gene_l2 times their squares
     ]
-    return [group for group in groups if group["params"]]
+    names = ("params", "weight_decay", "decoupled_weight_decay")
+    return [dict(zip(names, group, strict=True)) for group in groups if group[0]]
