@@ -8,7 +8,7 @@ PY := .venv/bin/python
 ARGS ?=
 # asked before the recipe runs, so that a missing Python is one line and not a failed command
 PROBLEM = $(shell PYTHON="$(PYTHON)" .ci/venv --problem)
-BENCHMARKS = $(filter-out benchmarks/demo.py benchmarks/_%.py,$(wildcard benchmarks/*.py))
+BENCHMARKS = $(filter-out benchmarks/demo.py benchmarks/mini.py benchmarks/_%.py,$(wildcard benchmarks/*.py))
 
 export MPLBACKEND ?= agg
 # Two threads are enough for the tests, and leave room for others on a shared machine.

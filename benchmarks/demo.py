@@ -1,7 +1,8 @@
-"""A first look: train a small scGPT from scratch on real cells and embed cells that it never saw.
+"""A first look: embed real cells with a small scGPT, as it comes, fine-tuned, and trained from scratch.
 
 The cells are the 700 PBMC that come inside scanpy (``scanpy.datasets.pbmc68k_reduced``, 765 genes, log-normalised).
 A fifth of the cells, stratified by type, stays away from training; PCA is fitted on the same training cells and genes.
+``scgpt-mini``, which is part of the package, was pretrained on other cells.
 A k-nearest-neighbour vote of the training cells names the types of the held-out ones. Seeds are of the training; the
 interval of the accuracy is from a bootstrap of the held-out cells.
 
@@ -38,7 +39,7 @@ import sklearn.neighbors
 import scgpt
 from scgpt.model import SCGPT
 
-LABEL = "bulk_labels"
+LABEL, KEY = "bulk_labels", "X_embedding"
 N_NEIGHBORS = 15
 N_COMPONENTS = 50
 # Chosen on an inner split of the training cells. Pre-norm learns faster than the authors' post-norm on so few
@@ -53,27 +54,52 @@ def split(cells: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
     return sklearn.model_selection.train_test_split(rows, test_size=0.2, stratify=cells.obs[LABEL], random_state=0)
 
 
-def embed_with_scgpt(train: anndata.AnnData, test: anndata.AnnData, epochs: int, seed: int, folder: Path) -> None:
+def from_scratch(train: anndata.AnnData, test: anndata.AnnData, epochs: int, seed: int) -> SCGPT:
     """Train on one data set and embed both."""
     SCGPT.setup_anndata(train)
     model = SCGPT(train, seed=seed, **SETTINGS)
-    model.train(epochs, train_size=1.0, seed=seed, enable_progress_bar=True, **TRAINING)
-    model.save(folder / f"model-{seed}", overwrite=True)
+    model.train(epochs, train_size=1.0, seed=seed, **TRAINING)
+    return embed(train, test, model)
+
+
+def fine_tuned(train: anndata.AnnData, test: anndata.AnnData, epochs: int, seed: int) -> SCGPT:
+    """Train the small pretrained model on one data set and embed both."""
+    SCGPT.setup_anndata(train)
+    model = SCGPT.from_pretrained("mini", train, dropout=0.0)
+    model.train(epochs, train_size=1.0, seed=seed, **TRAINING)
+    return embed(train, test, model)
+
+
+def zero_shot(train: anndata.AnnData, test: anndata.AnnData, epochs: int, seed: int) -> SCGPT:
+    """Embed both with the small pretrained model as it is."""
+    return embed(train, test, SCGPT.from_pretrained("mini"))
+
+
+def embed(train: anndata.AnnData, test: anndata.AnnData, model: SCGPT) -> SCGPT:
     for cells in (train, test):
-        scgpt.tl.embed(cells, model, progress_bar=False)
+        scgpt.tl.embed(cells, model, key_added=KEY, progress_bar=False)
+    return model
 
 
-def embed_with_pca(train: anndata.AnnData, test: anndata.AnnData, seed: int) -> None:
+def pca(train: anndata.AnnData, test: anndata.AnnData, epochs: int, seed: int) -> None:
     """Fit PCA on one data set and apply it to both."""
-    pca = sklearn.decomposition.PCA(N_COMPONENTS, random_state=seed).fit(train.X.toarray())
+    fitted = sklearn.decomposition.PCA(N_COMPONENTS, random_state=seed).fit(train.X.toarray())
     for cells in (train, test):
-        cells.obsm["X_pca"] = pca.transform(cells.X.toarray())
+        cells.obsm[KEY] = fitted.transform(cells.X.toarray())
 
 
-def predict(train: anndata.AnnData, test: anndata.AnnData, key: str) -> np.ndarray:
+METHODS = {
+    "PCA": pca,
+    "scGPT from scratch": from_scratch,
+    "scgpt-mini, zero-shot": zero_shot,
+    "scgpt-mini, fine-tuned": fine_tuned,
+}
+
+
+def predict(train: anndata.AnnData, test: anndata.AnnData) -> np.ndarray:
     """Name the types of held-out cells by a vote of their nearest training cells."""
-    vote = sklearn.neighbors.KNeighborsClassifier(N_NEIGHBORS).fit(train.obsm[key], train.obs[LABEL])
-    return vote.predict(test.obsm[key])
+    vote = sklearn.neighbors.KNeighborsClassifier(N_NEIGHBORS).fit(train.obsm[KEY], train.obs[LABEL])
+    return vote.predict(test.obsm[KEY])
 
 
 def interval(correct: np.ndarray) -> str:
@@ -84,9 +110,9 @@ def interval(correct: np.ndarray) -> str:
     return f"{low:.3f} - {high:.3f}"
 
 
-def score(test: anndata.AnnData, key: str, predicted: np.ndarray) -> dict[str, float]:
+def score(test: anndata.AnnData, predicted: np.ndarray) -> dict[str, float]:
     """Score an embedding on the cells that training never saw."""
-    asw = sklearn.metrics.silhouette_score(test.obsm[key], test.obs[LABEL])
+    asw = sklearn.metrics.silhouette_score(test.obsm[KEY], test.obs[LABEL])
     return {
         "kNN accuracy": sklearn.metrics.accuracy_score(test.obs[LABEL], predicted),
         "kNN macro F1": sklearn.metrics.f1_score(test.obs[LABEL], predicted, average="macro"),
@@ -94,9 +120,9 @@ def score(test: anndata.AnnData, key: str, predicted: np.ndarray) -> dict[str, f
     }
 
 
-def draw(test: anndata.AnnData, key: str, title: str, path: Path) -> None:
+def draw(test: anndata.AnnData, title: str, path: Path) -> None:
     """Write a UMAP of the held-out cells."""
-    sc.pp.neighbors(test, n_neighbors=N_NEIGHBORS, use_rep=key)
+    sc.pp.neighbors(test, n_neighbors=N_NEIGHBORS, use_rep=KEY)
     sc.tl.umap(test)
     ax = sc.pl.umap(test, color=LABEL, title=title, size=60, show=False)
     ax.figure.savefig(path, bbox_inches="tight", dpi=120)
@@ -120,18 +146,20 @@ def main() -> None:
     train_index, test_index = split(cells)
     started, rows, correct = time.time(), [], {}
     for seed in seeds:
-        train, test = cells[train_index].copy(), cells[test_index].copy()
-        embed_with_pca(train, test, seed)
-        embed_with_scgpt(train, test, epochs, seed, args.out)
-        for method, key in (("PCA", "X_pca"), ("scGPT from scratch", "X_scGPT")):
-            predicted = predict(train, test, key)
+        for method, embed_both in METHODS.items():
+            train, test = cells[train_index].copy(), cells[test_index].copy()
+            model = embed_both(train, test, epochs, seed)
+            predicted = predict(train, test)
             correct.setdefault(method, []).append(predicted == test.obs[LABEL])
-            rows.append({"method": method, "seed": seed} | score(test, key, predicted))
+            rows.append({"method": method, "seed": seed} | score(test, predicted))
             if seed == seeds[0]:
-                draw(test, key, f"{method}, {test.n_obs} held-out cells", args.out / f"umap-{key}.png")
+                name = "-".join(method.replace(",", "").split())
+                draw(test, f"{method}, {test.n_obs} held-out cells", args.out / f"umap-{name}.png")
+                if model is not None:
+                    model.save(args.out / f"model-{name}", overwrite=True)
 
     scores = pd.DataFrame(rows).set_index(["method", "seed"])
-    table = scores.groupby("method").agg(["mean", "std"]).round(3)
+    table = scores.groupby("method", sort=False).agg(["mean", "std"]).round(3)
     intervals = {method: interval(np.array(right)) for method, right in correct.items()}
     table["kNN accuracy", "95 % interval"] = pd.Series(intervals)
     table = table[[*dict.fromkeys(table.columns.get_level_values(0))]]

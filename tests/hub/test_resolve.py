@@ -61,7 +61,7 @@ def litter(folder: Path) -> list[str]:
 
 
 def test_every_checkpoint_of_the_authors_has_a_name():
-    assert set(known_checkpoints()) == set(NAMES)
+    assert set(known_checkpoints()) == {*NAMES, "mini"}
     assert all(name in resolve.__doc__ for name in NAMES)
 
 
@@ -78,6 +78,19 @@ def test_what_is_pinned_is_pinned_in_full(name):
 
 def test_the_whole_human_model_is_pinned():
     assert "files" in known_checkpoints()["whole-human"]
+
+
+# The one in the package
+
+
+def test_the_small_model_is_part_of_the_package(cache):
+    folder = resolve("mini")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+    checkpoint = read("mini")
+    assert len(checkpoint.vocab.genes) == 26404
+    assert {"gep", "gepc", "zero"} <= set(checkpoint.config.heads)
+    assert checkpoint.report.fresh == ()
+    assert not cache.exists()  # nothing was downloaded
 
 
 # Folders and names
@@ -97,7 +110,7 @@ def test_a_folder_that_is_not_there_is_named(model):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'human' is neither a folder nor a known checkpoint; known are whole-human, "):
+    with pytest.raises(ValueError, match="'human' is neither a folder nor a known checkpoint; known are mini, "):
         resolve("human")
 
 

@@ -1,7 +1,8 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
-from scgpt.nn._embeddings import CategoricalValueEncoder, ContinuousValueEncoder, NormedEmbedding
+from scgpt.nn._embeddings import CategoricalValueEncoder, ContinuousValueEncoder, JointEmbedding, NormedEmbedding
 
 D = 6
 
@@ -18,6 +19,20 @@ def test_normed_embedding_is_a_layer_norm_of_the_row():
     rows = module.embedding.weight[torch.tensor([4, 0, 4])]
     expected = F.layer_norm(rows, (D,), module.norm.weight, module.norm.bias, eps=1e-5)
     torch.testing.assert_close(module(torch.tensor([4, 0, 4])), expected, rtol=0, atol=1e-6)
+
+
+def test_joint_embedding_keeps_the_lengths_of_rows_beside_each_other():
+    module = randomised(JointEmbedding(5, D))
+    with torch.no_grad():
+        module.embedding.weight[4] *= 10
+    ids = torch.tensor([4, 0, 4])
+    out = module(ids)
+    scale = out[0, 0] / module.embedding.weight[4, 0]
+    torch.testing.assert_close(out, module.embedding.weight[ids] * scale)
+    assert module(torch.arange(5)).square().mean().item() == pytest.approx(1)
+    with torch.no_grad():
+        module.embedding.weight *= 1e-3  # the length of all says nothing
+    torch.testing.assert_close(module(ids), out)
 
 
 def test_continuous_values_go_through_two_layers_and_a_norm():

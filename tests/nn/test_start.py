@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from scgpt.data import TokenBatch
-from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_from_genes
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_at_value, start_from_genes
 
 
 def test_a_network_begins_as_the_mean_of_its_genes_with_little_of_their_values():
@@ -18,3 +18,20 @@ def test_a_network_begins_as_the_mean_of_its_genes_with_little_of_their_values()
     assert numbers.norm(dim=1).max().item() == pytest.approx(0.1 * genes.norm(dim=1).mean().item(), rel=0.01)
     network(batch, heads=("gep",)).gep.sum().backward()  # and can leave this place
     assert all(layer.attention.out.weight.grad.abs().max() > 0 for layer in network.layers)
+
+
+def test_a_network_begins_with_predictions_near_a_value():
+    torch.manual_seed(0)
+    config = ScGPTConfig(n_tokens=30, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16)
+    ids, values = torch.tensor([[29, 3, 5, 7]]), torch.tensor([[-2.0, 1, 3, 6]])
+    batch = TokenBatch.from_padded(ids, values, torch.zeros(1, 4, dtype=torch.bool))
+    network = ScGPTNetwork(config).eval()
+    before = network(batch, heads=("gep",)).gep
+    start_at_value(network, 25.5)
+    after = network(batch, heads=("gep",)).gep
+    assert (before.abs() < 2).all() and ((after - 25.5).abs() < 2).all()
+
+    choosing = ScGPTNetwork(config.changed(gep_bins=51))
+    weights = {name: tensor.clone() for name, tensor in choosing.state_dict().items()}
+    start_at_value(choosing, 25.5)  # a head that chooses among bins has no one value
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in choosing.state_dict().items())

@@ -24,14 +24,15 @@ def trained_optimizer(model: SCGPT, **plan) -> torch.optim.Optimizer:
 
 def test_optimizer_is_made_for_a_transformer(model):
     optimizer = trained_optimizer(model)
-    assert isinstance(optimizer, torch.optim.AdamW)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert {group["decoupled_weight_decay"] for group in optimizer.param_groups} == {True}
     assert {group["eps"] for group in optimizer.param_groups} == {1e-8}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
 
 
 def test_weight_decay_spares_norms_biases_and_embeddings():
     module = ScGPTModule(CONFIG)
-    decaying, others = parameter_groups(module, 0.1)
+    decaying, others = parameter_groups(module, 0.1, 0.0)
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     names = {id(p): name for name, p in module.named_parameters()}
     spared = {names[id(p)] for p in others["params"]}
@@ -43,8 +44,21 @@ def test_weight_decay_spares_norms_biases_and_embeddings():
 def test_frozen_parameters_are_left_out():
     module = ScGPTModule(CONFIG)
     module.network.genes.requires_grad_(False)
-    n_given = sum(len(group["params"]) for group in parameter_groups(module, 0.1))
+    n_given = sum(len(group["params"]) for group in parameter_groups(module, 0.1, 0.1))
     assert n_given == len(list(module.parameters())) - 3
+
+
+def test_a_penalty_of_genes_is_part_of_their_gradient():
+    torch.manual_seed(0)
+    module = ScGPTModule(CONFIG)
+    genes = module.network.genes.embedding.weight
+    before, grad = genes.detach().clone(), torch.randn_like(genes)
+    optimizer = torch.optim.Adam(parameter_groups(module, 0.1, 0.3), lr=0.01, eps=1.0)
+    optimizer.load_state_dict(optimizer.state_dict())  # as when a killed training goes on
+    genes.grad = grad
+    optimizer.step()
+    penalised = grad + 2 * 0.3 * before
+    torch.testing.assert_close(genes.detach(), before - 0.01 * penalised / (penalised.abs() + 1))
 
 
 def rates_of(model: SCGPT, **settings) -> list[float]:

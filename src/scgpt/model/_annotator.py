@@ -24,9 +24,9 @@ from ._embedding import Precision, _rows
 from ._scgpt import SCGPT
 
 # Chosen on inner folds of the training cells of pbmc_facs. Few cells are learnt by heart long before attention has learnt
-# anything; what keeps a network from it is a cell embedding that begins as a mean of genes (``start_from_genes``,
-# "weighted"), of which the classifier sees another part in every step (``drop_share``, ``classifier_dropout``). That mean is
-# nearly the same for all cells: hence its norm.
+# anything. What keeps a network from it is a cell embedding that begins as a mean of genes (``start_from_genes``,
+# "weighted"), in which those that tell nothing shrink ("joint", ``gene_l2``), as they do in a logistic regression. That mean
+# is nearly the same for all cells: hence its norm.
 FROM_SCRATCH: dict[str, Any] = {
     "network": {
         "norm": "pre",
@@ -42,7 +42,7 @@ FROM_SCRATCH: dict[str, Any] = {
         # A larger eps: what only a few cells express moves less.
         "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100, "eps": 1e-4, "gene_l2": 0.01},
     },
-    "cells_seen": 50_000,
+    "cells_seen": 25_000,
     "epochs": (3, 40),
 }
 # The authors' settings.
@@ -184,7 +184,7 @@ class SCGPTAnnotator(SCGPT):
         ----------
         max_epochs
             Passes over the training cells; by default 10 from pretrained weights, as the authors fine-tune, and from
-            scratch as many as it takes to see 50,000 cells, but between 3 and 40.
+            scratch as many as it takes to see 25,000 cells, but between 3 and 40.
         class_weight
             ``"balanced"`` gives all types the same say in ``cls``, however few their cells; or a factor for each
             type. It finds more cells of rare types and takes some others for them; probabilities are then those of

@@ -37,9 +37,9 @@ def add_genes(
     """
     name = "genes.embedding.weight"
     rows = state_dict[name]
-    # With a joint norm rows of another scale would change what the old ones are divided by.
-    std = INITIAL_STD if config.gene_norm == "layer" else rows.square().mean().sqrt()
-    new = torch.randn(n_new, rows.shape[1], generator=torch.Generator().manual_seed(seed)) * std
+    new = torch.randn(n_new, rows.shape[1], generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
+    if config.gene_norm == "joint":  # what the old rows are divided by is to stay
+        new *= (rows.square().mean() / new.square().mean()).sqrt()
     return config.changed(n_tokens=config.n_tokens + n_new), dict(state_dict) | {name: torch.cat([rows, new.to(rows)])}
 
 
