@@ -181,6 +181,16 @@ def test_on_from_the_authors_checkpoint(cells, golden, tmp_path):
     np.testing.assert_allclose(embedding, cells.obsm["X_scGPT"], atol=1e-5)
 
 
+def test_a_pre_norm_model_goes_on_as_from_scratch(cells, golden, tmp_path):
+    first = integrate(cells, save=tmp_path / "first", copy=True)
+    second = integrate(cells, model=tmp_path / "first", save=tmp_path / "second", copy=True)
+    authors = integrate(cells, model=golden / "checkpoint", copy=True)
+    trained = [adata.uns["scgpt"]["X_scGPT"]["training"] for adata in (first, second, authors)]
+    assert trained[0] == trained[1] != trained[2]
+    config = SCGPT.load(tmp_path / "second", adata=False).module.network.config
+    assert (config.norm, config.input_norm, config.d_model) == ("pre", None, 16)
+
+
 def test_a_model_that_is_given_stays_as_it_is(cells, golden):
     model = SCGPT.from_pretrained(golden / "checkpoint")
     before, config = weights_of(model), model.module.network.config
