@@ -6,6 +6,8 @@
 - the same from the cells' types alone: one cell after the mean embedding of the type's training cells, so without variance;
 - half of the genes of each test cell from the other half (gene prompt).
 
+From cells and genes it does so with the genes expressed that more likely are than not, and ``drawn``.
+
 Types of 50 cells or more are asked, over genes that one in twenty of these test cells expresses, in log-normalised units. Told are
 
 - ``own type``: for how many types the mean of what was generated correlates better with the mean of the type's own test
@@ -70,11 +72,20 @@ def drawn(train: anndata.AnnData, types: pd.Series, seed: int) -> np.ndarray:
     return np.array([random.choice(np.flatnonzero((train.obs[LABEL] == of).to_numpy())) for of in types])
 
 
-def from_cells(model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int) -> np.ndarray:
+def from_cells(
+    model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int, draw: bool = False
+) -> np.ndarray:
     """Pseudo-cells, each after a training cell of the type of a test cell."""
     prompts = train[drawn(train, test.obs[LABEL], seed)].copy()
     prompts.obs_names_make_unique()
-    return scgpt.tl.generate(prompts, model=model, prompt="cell", progress_bar=False)[:, genes].X
+    return scgpt.tl.generate(prompts, model=model, prompt="cell", draw=draw, progress_bar=False)[:, genes].X
+
+
+def drawn_from_cells(
+    model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int
+) -> np.ndarray:
+    """The same with what each cell expresses drawn."""
+    return from_cells(model, train, test, genes, seed, draw=True)
 
 
 def from_types(model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int) -> np.ndarray:
@@ -84,14 +95,23 @@ def from_types(model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, gene
     return pseudo.X[[rows[of] for of in test.obs[LABEL]]]
 
 
-def from_genes(model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int) -> np.ndarray:
+def from_genes(
+    model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int, draw: bool = False
+) -> np.ndarray:
     """Genes of test cells, each half from the other."""
     half = np.random.default_rng(seed).permutation(test.n_vars) < test.n_vars / 2
     values = pd.DataFrame(0.0, test.obs_names, test.var_names)
     for asked in (test.var_names[half], test.var_names[~half]):
-        made = scgpt.tl.generate(test, model=model, genes=asked, progress_bar=False)
+        made = scgpt.tl.generate(test, model=model, genes=asked, draw=draw, progress_bar=False)
         values[made.var_names] = made.X
     return values[genes].to_numpy()
+
+
+def drawn_from_genes(
+    model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes: pd.Index, seed: int
+) -> np.ndarray:
+    """The same with what each cell expresses drawn."""
+    return from_genes(model, train, test, genes, seed, draw=True)
 
 
 def training_cells(
@@ -107,8 +127,10 @@ def type_mean(model: SCGPT, train: anndata.AnnData, test: anndata.AnnData, genes
 
 METHODS: dict[str, Callable] = {
     "cell prompts": from_cells,
+    "cell prompts, drawn": drawn_from_cells,
     "type prompts": from_types,
     "gene prompts": from_genes,
+    "gene prompts, drawn": drawn_from_genes,
     "training cells": training_cells,
     "type mean": type_mean,
 }

@@ -265,9 +265,33 @@ def test_where_zeros_are_no_tokens_the_head_zero_decides_which_genes_are_express
     assert np.array_equal(got.X == 0, got.layers["bins"] == 0)
 
 
+def test_what_a_cell_expresses_is_drawn_with_its_probability(make_model, cells):
+    model = make_model(zero=True, norm="pre")
+    head = model.module.network.gepc.expressed
+    head.weight.data -= head.weight.data.mean(1, keepdim=True)
+    torch.nn.init.zeros_(head.bias)
+    got = {seed: generate(model, cells, prompt="cell", draw=True, seed=seed) for seed in range(60)}
+    embedding = model.get_latent_representation(cells, normalize=False, progress_bar=False)
+    share = np.asarray((cells.X > 0).mean(1)).ravel().astype(np.float32)
+    ids = torch.from_numpy(model.vocab.ids(got[0].var_names))
+    with torch.no_grad():
+        p = model.module.network.expressed(ids, torch.from_numpy(embedding), torch.from_numpy(share)).numpy()
+    on = np.mean([adata.layers["bins"] > 0 for adata in got.values()], axis=0)
+    far = (on - p) / np.sqrt(p * (1 - p) / 60 + 1e-9)
+    assert 0.8 < far.std() < 1.2 and abs(far.mean()) < 0.1
+
+    # A function of seed, name and gene alone.
+    again = generate(model, cells[[7, 3]].copy(), prompt="cell", draw=True, seed=1)
+    np.testing.assert_allclose(again.X, got[1][[7, 3]].X, atol=1e-4)
+    pseudo = generate(model, cells, groupby="cell_type", n_cells=4, draw=True)
+    assert len(np.unique(pseudo.layers["bins"] > 0, axis=0)) == pseudo.n_obs
+
+
 def test_without_that_head_every_gene_is_expressed(make_model, cells):
     got = generate(make_model(), cells, genes=["GENE0", "GENE1"])
     assert got.layers["bins"].min() >= 1 and got.X.min() > 0
+    with pytest.raises(ValueError, match="draw=True needs a model that gives the probability of expression"):
+        generate(make_model(), cells, genes=["GENE0"], draw=True)
 
 
 @pytest.mark.parametrize("network", [{"batch_embedding": True}, {"input_norm": "domain"}, {"gep_bins": 51}])

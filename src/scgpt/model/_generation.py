@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from scgpt._messages import listed, warn_user
-from scgpt.data import Cells, GeneMatch, derive_key, in_memory, unbin_values, values_of_bins
+from scgpt.data import Cells, GeneMatch, derive_key, in_memory, unbin_values, uniform_of, values_of_bins
 
 from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, autocast, tokens_per_pass
 
@@ -47,6 +48,7 @@ class GenerationMixin(EmbeddingMixin):
         n_cells: int | None = None,
         n_averaged: int = 1,
         n_rounds: int = 3,
+        draw: bool = False,
         seed: int = 0,
         layer: str | None = None,
         gene_key: str | None = None,
@@ -80,6 +82,8 @@ class GenerationMixin(EmbeddingMixin):
             See there.
         n_rounds
             See there.
+        draw
+            See there.
         seed
             See there.
         layer
@@ -108,7 +112,7 @@ class GenerationMixin(EmbeddingMixin):
         """
         adata = self._given_or_own(adata)
         prompt = resolve_prompt(prompt, embeddings, groupby)
-        self._check_can_generate()
+        self._check_can_generate(draw)
         if n_rounds < 1:
             raise ValueError(f"n_rounds must be at least 1, not {n_rounds}.")
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
@@ -147,6 +151,7 @@ class GenerationMixin(EmbeddingMixin):
             n_rounds,
             embedded,
             share,
+            _draws(obs.index, seed) if draw else None,
             max_length,
             precision,
             progress_bar,
@@ -156,7 +161,13 @@ class GenerationMixin(EmbeddingMixin):
             return AnnData(values, obs, var)
         return AnnData(unbin_values(values, table), obs, var, layers={"bins": values})
 
-    def _check_can_generate(self) -> None:
+    @property
+    def _decides(self) -> bool:
+        """Whether the model says which of the genes to generate are expressed; else all are taken to be."""
+        config = self.module.network.config
+        return config.zero and config.gepc and not config.n_modalities and not self.tokenizer.include_zeros
+
+    def _check_can_generate(self, draw: bool) -> None:
         """Raise where the network lacks what generating takes."""
         config = self.module.network.config
         if not config.n_flags:
@@ -167,6 +178,11 @@ class GenerationMixin(EmbeddingMixin):
             )
         if "gep" not in config.heads:
             raise ValueError(f"Generating needs the head 'gep', and this network has {list(config.heads)}.")
+        if draw and not self._decides:
+            raise ValueError(
+                "draw=True needs a model that gives the probability of expression: one with zero=True and gepc=True, that "
+                "was trained with the objective 'zero' and without zeros as tokens."
+            )
 
     def _genes_to_generate(
         self, genes: str | Iterable[str] | None, match: GeneMatch, prompt: Prompt
@@ -221,15 +237,14 @@ class GenerationMixin(EmbeddingMixin):
         n_rounds: int,
         embedded: NDArray[np.float32] | None,
         share: NDArray[np.float32],
+        draws: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]] | None,
         max_length: int | None,
         precision: Precision,
         progress_bar: bool,
     ) -> NDArray[np.float32]:
         """Return the ``(n_prompts, n_genes)`` values that the network gives, bins where the tokenizer has them."""
         tokenizer = replace(self.tokenizer, ties="middle", max_length=max_length or self.tokenizer.max_length)
-        config, device = self.module.network.config, self.device
-        # Where zeros are no tokens, every unknown gene is taken to be expressed.
-        decides = config.zero and config.gepc and not config.n_modalities and not tokenizer.include_zeros
+        device = self.device
         lowest = 0 if tokenizer.include_zeros or tokenizer.n_bins is None else 1
         bounds = (lowest, math.inf if tokenizer.n_bins is None else tokenizer.n_bins - 1)
         self.module.eval()
@@ -245,6 +260,10 @@ class GenerationMixin(EmbeddingMixin):
                 batch = cells.tokenize(index[start : start + at_once], tokenizer, unknown=asked)
                 n_empty += int((batch.lengths == 1 + len(asked)).sum())
                 for part in batch.split(tokens_per_pass(device)):
+                    thresholds: torch.Tensor | float = 0.5
+                    if draws is not None:
+                        place = done + part.cell_of_token.numpy()
+                        thresholds = torch.from_numpy(draws(place, part.gene_ids.numpy())).to(device)
                     part, n = part.to(device), part.n_cells
                     with autocast(device, precision):
                         values = self.module.generate(
@@ -252,7 +271,8 @@ class GenerationMixin(EmbeddingMixin):
                             n_rounds,
                             bounds=bounds,
                             cell_prompt=of_part(embedded, n),
-                            share=of_part(share, n) if decides else None,
+                            share=of_part(share, n) if self._decides else None,
+                            thresholds=thresholds,
                         )
                     result[done : done + n] = values[part.unknown].view(n, -1).cpu().numpy()
                     done += n
@@ -281,6 +301,16 @@ def resolve_prompt(prompt: Prompt | None, embeddings: object | None, groupby: st
     if embeddings is not None and prompt == "genes":
         raise ValueError("embeddings are cell prompts: pass prompt='cell', or prompt='both' for known genes beside.")
     return prompt
+
+
+def _draws(names: pd.Index, seed: int) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+    """Return a function from the places of cells and the ids of genes to numbers in [0, 1).
+
+    They are a function of a cell's name and not of its place, so that other cells have no say.
+    """
+    ids = np.array([zlib.crc32(str(name).encode()) for name in names], np.int64)
+    key = derive_key(seed, "expressed genes")
+    return lambda cells, genes: uniform_of(key, ids[cells], genes)
 
 
 def _prompts_of(

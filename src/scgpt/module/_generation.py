@@ -22,6 +22,7 @@ def generate(
     cell_prompt: Tensor | None = None,
     bounds: tuple[float, float] = (0.0, math.inf),
     share: Tensor | None = None,
+    thresholds: Tensor | float = 0.5,
 ) -> Tensor:
     """Generate the values of unknown genes in rounds (:cite:t:`Cui2024`, Methods).
 
@@ -43,8 +44,10 @@ def generate(
     bounds
         Lowest and highest value that a gene can have; what is predicted beyond is set to it.
     share
-        ``(B,)`` share of genes that each cell is to express. If given, the unknown genes that a cell more likely does not
-        express, by its embedding, get the value 0 and are left out of its tokens, as they were in training.
+        ``(B,)`` share of genes that each cell is to express. If given, the unknown genes that a cell does not express, by
+        its embedding, get the value 0 and are left out of its tokens, as they were in training.
+    thresholds
+        Probability above which a gene is expressed, or ``(T,)`` of them.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def generate(
     """
     if share is None:
         return _in_rounds(network, batch, n_rounds, cell_prompt, bounds)
-    kept = ~_unknown(batch) | _is_expressed(network, batch, cell_prompt, share)
+    kept = ~_unknown(batch) | (_probability(network, batch, cell_prompt, share) > thresholds)
     values = torch.zeros_like(batch.values)
     values[kept] = _in_rounds(network, batch.keep(kept), n_rounds, cell_prompt, bounds)
     return values
@@ -91,17 +94,17 @@ def _rank(scores_T: Tensor, batch: TokenBatch) -> Tensor:
     return place - batch.first[batch.cell_of_token]
 
 
-def _is_expressed(network: ScGPTNetwork, batch: TokenBatch, cell_prompt: Tensor | None, share: Tensor) -> Tensor:
-    """Return which unknown tokens are of genes that their cell more likely expresses than not."""
+def _probability(network: ScGPTNetwork, batch: TokenBatch, cell_prompt: Tensor | None, share: Tensor) -> Tensor:
+    """Return ``(T,)`` probabilities that cells express their unknown genes, 0 for the others."""
     if cell_prompt is None:
         known = replace(batch.keep(~_unknown(batch)), unknown=None)
         cell_prompt = network(known, tokens=False).cells.float()
     unknown = _unknown(batch)
     genes, place = batch.gene_ids[unknown].unique(return_inverse=True)
-    expressed = torch.zeros_like(unknown)
-    probability = network.expressed(genes, cell_prompt, share, batch.batch_labels)
-    expressed[unknown] = probability[batch.cell_of_token[unknown], place] > 0.5
-    return expressed
+    probability = torch.zeros(len(unknown), device=unknown.device)
+    of_cells = network.expressed(genes, cell_prompt, share, batch.batch_labels)
+    probability[unknown] = of_cells[batch.cell_of_token[unknown], place]
+    return probability
 
 
 def _unknown(batch: TokenBatch) -> Tensor:

@@ -95,6 +95,9 @@ class ScGPTModule(BaseModuleClass):
         cell_prompt: torch.Tensor | None = None,
         bounds: tuple[float, float] = (0.0, math.inf),
         share: torch.Tensor | None = None,
+        thresholds: torch.Tensor | float = 0.5,
     ) -> torch.Tensor:
         """Return ``(T,)`` values in float32, those of unknown genes as :func:`~scgpt.module.generate` gives them."""
-        return generate(self.network, batch, n_rounds, cell_prompt=cell_prompt, bounds=bounds, share=share)
+        return generate(
+            self.network, batch, n_rounds, cell_prompt=cell_prompt, bounds=bounds, share=share, thresholds=thresholds
+        )

@@ -26,6 +26,7 @@ def generate(
     n_cells: int | None = None,
     n_averaged: int = 1,
     n_rounds: int = 3,
+    draw: bool = False,
     seed: int = 0,
     layer: str | None = None,
     gene_key: str | None = None,
@@ -39,7 +40,7 @@ def generate(
     In each of ``n_rounds`` rounds the values of all genes that are asked for are predicted, and an equal part of them is
     accepted: those to which the cell's ``<cls>`` token gives most attention. In the next round these are known. What is
     generated for a cell depends neither on the other cells nor on their number and order. Nothing is drawn at random but
-    the cells that pseudo-cells are made after.
+    the cells that pseudo-cells are made after and, with ``draw``, which genes a cell expresses.
 
     Parameters
     ----------
@@ -71,8 +72,12 @@ def generate(
         cell is drawn again before all were. With 1, pseudo-cells differ as the cells of the group do.
     n_rounds
         Rounds; with 1 no generated gene sees another. A cell with fewer genes to generate takes a round for each.
+    draw
+        Draw which genes a cell expresses, each with its probability, as a function of seed, name of the cell and gene.
+        Genes are then found in as many cells as they should be, and cells differ as measured ones do. Else a cell
+        expresses the genes of which this is more likely than not, and most genes are found in all cells or in none.
     seed
-        Of the cells drawn.
+        Of the cells drawn, and of what they express.
     layer
         As in :func:`scgpt.tl.embed`. Values are generated in its units: log-normalised from log-normalised ones.
     gene_key
@@ -100,7 +105,7 @@ def generate(
         float32, predicted bins, from 1 to ``n_bins - 1`` and not rounded. 0 stands for no expression: it is predicted by
         models with zeros as tokens (``include_zeros=True``). Others take every gene to be expressed; but where they have
         the heads ``zero`` and ``gepc``, genes that the cell embedding gives a probability of expression of at most 0.5
-        are 0. It takes the cell to express as large a share of its genes as it does of those measured that are not to be
+        are 0, or those that are drawn to be with ``draw``. It takes the cell to express as large a share of its genes as it does of those measured that are not to be
         generated, or from a cell alone of all.
     ``.uns["scgpt"]["X"]``
         Provenance: parameters, package version, checkpoint and its hash, the hash of the model in use.
@@ -148,6 +153,7 @@ def generate(
         n_cells=n_cells,
         n_averaged=n_averaged,
         n_rounds=n_rounds,
+        draw=draw,
         seed=seed,
         layer=layer,
         match=match,
@@ -167,6 +173,7 @@ def generate(
         n_cells=n_cells or 0,
         n_averaged=n_averaged,
         n_rounds=n_rounds,
+        draw=draw,
         seed=seed,
         layer=model.layer_of(layer),
         max_length=model.tokenizer.max_length if max_length is None else max_length,
