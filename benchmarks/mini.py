@@ -95,21 +95,32 @@ def cells_of(name: str) -> anndata.AnnData:
     return anndata.AnnData(cells.X, obs=cells.obs[[]], var=cells.var[[]])
 
 
-def is_held_out(names: list[str]) -> np.ndarray:
+def numbers_of(names: Iterable[str]) -> np.ndarray:
+    """A number of each cell, by its name."""
+    return np.array([int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) for name in names])
+
+
+def is_held_out(names: Iterable[str]) -> np.ndarray:
     """Which cells are for validation."""
-    return np.array([int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % HELD_OUT == 0 for name in names])
+    return numbers_of(names) % HELD_OUT == 0
 
 
-def make_corpus(out: Path, sources: tuple[str, ...] = SOURCES) -> Corpus:
-    """Build the corpus; file ``x.h5ad`` of it has the training cells of data set ``x``, ``x_held_out.h5ad`` the others."""
+def make_corpus(out: Path, sources: Iterable[str] = SOURCES, n_cells: int | None = None) -> Corpus:
+    """Build the corpus; file ``x.h5ad`` of it has the training cells of data set ``x``, ``x_held_out.h5ad`` the others.
+
+    With ``n_cells`` it has so many training cells: those of a smaller corpus are among those of a larger one.
+    """
+    data = {name: cells_of(name) for name in sources}
+    numbers = {name: numbers_of(cells.obs_names) for name, cells in data.items()}
+    of_training = np.sort(np.concatenate([n[n % HELD_OUT != 0] for n in numbers.values()]))
+    highest = of_training[-1 if n_cells is None else n_cells - 1]
     with tempfile.TemporaryDirectory() as folder:
         files: dict[bool, list[Path]] = {False: [], True: []}
-        for name in sources:
-            cells = cells_of(name)
-            chosen = is_held_out(list(cells.obs_names))
-            for held_out in (False, True):
-                files[held_out].append(Path(folder) / f"{name}{'_held_out' * held_out}.h5ad")
-                cells[chosen == held_out].copy().write_h5ad(files[held_out][-1])
+        for name, cells in data.items():
+            held_out = numbers[name] % HELD_OUT == 0
+            for part, chosen in ((True, held_out), (False, ~held_out & (numbers[name] <= highest))):
+                files[part].append(Path(folder) / f"{name}{'_held_out' * part}.h5ad")
+                cells[chosen].copy().write_h5ad(files[part][-1])
         return build(files[False], out, held_out=files[True], overwrite=True)
 
 
