@@ -51,9 +51,10 @@ ORIGINS = {
 CARD = """# scgpt-mini
 
 A small scGPT that is part of the package: `SCGPT.from_pretrained("mini")`. It is for first steps, tests and small data,
-and no substitute for the authors' models, which saw a thousand times as many cells.
+and no substitute for the authors' models, which saw thousands of times as many cells. The weights are under the license of
+the package.
 
-- Network: {sizes}, pre-norm; {genes:,} genes under their symbols, mostly of human blood.
+- Network: {sizes}; pre-norm. It knows {genes:,} genes, by their symbols.
 - Objectives: `gen` (gene prompt, `gepc`, cell prompt with all genes unknown) and `zero`.
 - {cells:,} cells to train on, {held_out} others for validation; test cells of `benchmarks/splits` are in neither
   (`corpus.json` has a hash of the cells of each file; a test makes it anew).
@@ -148,7 +149,7 @@ def pack(run: Path, corpus: Corpus) -> None:
     scores = pd.DataFrame(json.loads(SCORES.read_text())["errors"]).round(1)
     held_out = sum(entry["cells"] for name, entry in files.items() if name.endswith("_held_out.h5ad"))
     minutes = corpus.n_cells() * settings.max_epochs / (len(speed) / sum(1 / s for s in speed)) / 60
-    sizes = ", ".join(f"{settings.network[n]} {n}" for n in ("d_model", "n_layers", "n_heads", "d_feed_forward"))
+    sizes = ", ".join(f"{n} {settings.network[n]}" for n in ("d_model", "n_layers", "n_heads", "d_feed_forward"))
     lines = "\n".join(
         f"| {name.removesuffix('.h5ad')} | {ORIGINS[name.removesuffix('.h5ad')]} | {entry['cells']:,} |"
         for name, entry in files.items()
