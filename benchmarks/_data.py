@@ -45,6 +45,16 @@ def load(name: str, folder: Path = FOLDER) -> anndata.AnnData | mudata.MuData:
     )
 
 
+def load_genes(name: str, folder: Path = FOLDER) -> anndata.AnnData:
+    """Read the genes of a data set, under their symbols where it tells these."""
+    cells = load(name, folder)
+    cells = cells if isinstance(cells, anndata.AnnData) else cells.mod["rna"]
+    if "symbol" in cells.var:
+        cells.var_names = cells.var["symbol"].astype(str)
+    cells.var_names_make_unique()
+    return cells
+
+
 def test_cells(name: str, splits: Path = SPLITS) -> pd.Index:
     """Ids of the cells that no training may see, in sorted order."""
     return pd.Index(read_split(name, splits)["test_cells"])

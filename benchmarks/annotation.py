@@ -72,9 +72,7 @@ COMMON = {
 
 def load(name: str) -> anndata.AnnData:
     """Counts under gene symbols, with the types as ``.obs["label"]``."""
-    cells = _data.load(name)
-    cells.var_names = cells.var["symbol"].astype(str)
-    cells.var_names_make_unique()
+    cells = _data.load_genes(name)
     cells.obs[LABEL] = cells.obs["cell_type"].astype(str)
     return cells
 

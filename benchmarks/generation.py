@@ -50,11 +50,7 @@ QUICK_CELLS = 20
 
 def load(name: str) -> tuple[anndata.AnnData, anndata.AnnData]:
     """Training and test cells of a data set, log-normalised, of types with enough cells."""
-    cells = _data.load(name)
-    cells = cells if isinstance(cells, anndata.AnnData) else cells.mod["rna"]
-    if "symbol" in cells.var:
-        cells.var_names = cells.var["symbol"].astype(str)
-    cells.var_names_make_unique()
+    cells = _data.load_genes(name)
     key = next(key for key in ("cell_type", "cell_line") if key in cells.obs)
     cells = anndata.AnnData(sp.csr_matrix(cells.X, dtype=np.float32), cells.obs[[key]].astype(str), cells.var[[]])
     cells.obs.columns = [LABEL]

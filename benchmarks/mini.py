@@ -83,16 +83,8 @@ not known. Bins are of expressed genes only: values tell how a gene ranks in its
 
 def cells_of(name: str) -> anndata.AnnData:
     """Counts of a data set under gene symbols, without its test cells."""
-    cells = _data.load(name)
-    kept = ~_data.is_test(name, cells)
-    if not isinstance(cells, anndata.AnnData):
-        names = cells.obs_names[kept]
-        cells = cells.mod["rna"]
-        kept = cells.obs_names.isin(names)
-    cells = cells[kept].copy()
-    if "symbol" in cells.var:
-        cells.var_names = cells.var["symbol"].astype(str)
-    cells.var_names_make_unique()
+    cells = _data.load_genes(name)
+    cells = cells[~cells.obs_names.isin(_data.test_cells(name))].copy()
     return anndata.AnnData(cells.X, obs=cells.obs[[]], var=cells.var[[]])
 
 
@@ -125,15 +117,10 @@ def make_corpus(out: Path, sources: Iterable[str] = SOURCES, n_cells: int | None
         return build(files[False], out, held_out=files[True], overwrite=True)
 
 
-def digest(names: Iterable[str]) -> str:
-    """Hash of a set of cells."""
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
-
-
 def cells_in(corpus: Corpus) -> dict[str, dict[str, int | str]]:
     """Number and hash of the cells of each file of a corpus."""
     files = corpus.obs().astype(str).groupby("file")["cell"]
-    return {name: {"cells": len(cells), "sha256": digest(cells)} for name, cells in files}
+    return {name: {"cells": len(cells), "sha256": _data.digest(cells)} for name, cells in files}
 
 
 def pack(run: Path, corpus: Corpus) -> None:
@@ -172,11 +159,7 @@ def errors(model: SCGPT, name: str) -> dict[str, float]:
     Half of the genes of each cell are unknown. ``gene mean`` predicts the mean bin of the gene in the training cells that
     express it, ``type and gene mean`` that in those of the cell's own, true, type.
     """
-    cells = _data.load(name)
-    cells = cells if isinstance(cells, anndata.AnnData) else cells.mod["rna"]
-    if "symbol" in cells.var:
-        cells.var_names = cells.var["symbol"].astype(str)
-    cells.var_names_make_unique()
+    cells = _data.load_genes(name)
     label = next(key for key in ("cell_type", "cell_line") if key in cells.obs)
     types = cells.obs[label].astype("category").cat.codes.to_numpy()
     test = cells.obs_names.isin(_data.test_cells(name))

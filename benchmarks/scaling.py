@@ -139,9 +139,7 @@ def integration(model: Path | None, train: anndata.AnnData, seed: int, epochs: i
 
 def run(name: str, seed: int, quick: bool, folder: Path) -> dict:
     """Pretrain if need be, and use the model."""
-    cells = _data.load(DATA)
-    cells.var_names = cells.var["symbol"].astype(str)
-    cells.var_names_make_unique()
+    cells = _data.load_genes(DATA)
     test = _data.is_test(DATA, cells)
     train, test = cells[~test].copy(), cells[test].copy()
     epochs = 1 if quick else None
