@@ -12,6 +12,7 @@ from torch import Tensor
 # How each optional field is laid out: one entry per token, or one per cell.
 _PER_TOKEN = ("gene_ids", "values", "condition_ids", "modality_ids", "unknown", "targets", "predict")
 _PER_CELL = ("cell_index", "batch_labels", "labels", "expressed")
+_PER_MEASURED = ("measured", "measured_modality_ids")
 
 
 class Packed:
@@ -97,6 +98,8 @@ class TokenBatch(Packed):
         ``(G,)`` int64, genes that the data set measured, each once.
     expressed
         ``(B, G)`` float32, which of them each cell expresses: 1 or 0, NaN where its batch did not measure the gene.
+    measured_modality_ids
+        ``(G,)`` int64, their modality.
 
     Raises
     ------
@@ -117,6 +120,7 @@ class TokenBatch(Packed):
     labels: Tensor | None = None
     measured: Tensor | None = None
     expressed: Tensor | None = None
+    measured_modality_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
         n_tokens, n_cells = len(self.gene_ids), len(self.offsets) - 1
@@ -206,6 +210,7 @@ class TokenBatch(Packed):
         labels: Tensor | None = None,
         measured: Tensor | None = None,
         expressed: Tensor | None = None,
+        measured_modality_ids: Tensor | None = None,
     ) -> TokenBatch:
         """Pack padded ``(B, L)`` arrays, as other code has them.
 
@@ -237,6 +242,8 @@ class TokenBatch(Packed):
             ``(G,)`` int.
         expressed
             ``(B, G)`` float.
+        measured_modality_ids
+            ``(G,)`` int.
 
         Raises
         ------
@@ -274,6 +281,7 @@ class TokenBatch(Packed):
             labels=None if labels is None else labels.long(),
             measured=None if measured is None else measured.long(),
             expressed=None if expressed is None else expressed.float(),
+            measured_modality_ids=None if measured_modality_ids is None else measured_modality_ids.long(),
         )
 
     def to_padded(self, pad_id: int = 0, pad_value: float = 0.0) -> dict[str, Tensor]:
@@ -296,5 +304,5 @@ class TokenBatch(Packed):
                 fill = pad_value if x.is_floating_point() else False if x.dtype == torch.bool else pad_id
                 padded[name] = x.new_full((*padding.shape, *x.shape[1:]), fill)
                 padded[name][~padding] = x
-        padded |= {n: getattr(self, n) for n in (*_PER_CELL, "measured") if getattr(self, n) is not None}
+        padded |= {n: getattr(self, n) for n in (*_PER_CELL, *_PER_MEASURED) if getattr(self, n) is not None}
         return padded

@@ -206,7 +206,7 @@ def test_genes_that_are_not_expressed_are_left_out_and_zero(batch, prompts, from
     got = module.generate(batch, 3, cell_prompt=prompt, bounds=(1.0, 50.0), share=share)
     cells = prompts if from_cell else module.network(batch).cells  # which unknown genes have no part in
     genes = batch.gene_ids[batch.unknown].unique()
-    probability = module.network.expressed(genes, cells, share)
+    probability = module.network.expressed(genes, cells, share.unsqueeze(1))
     on = torch.tensor(
         [
             probability[cell, genes == gene].sum() > 0.5
@@ -231,7 +231,7 @@ def test_the_probability_of_expression_is_that_of_the_head_zero(batch):
     labels = torch.tensor([0, 1, 1, 0])
     known = replace(batch, measured=measured, expressed=expressed, batch_labels=labels)
     out = module.network(known, ["zero"])
-    ours = module.network.expressed(measured, out.cells, expressed.mean(1), labels)
+    ours = module.network.expressed(measured, out.cells, expressed.mean(1, keepdim=True), labels)
     torch.testing.assert_close(ours, out.expressed, rtol=0, atol=1e-6)
 
 

@@ -64,11 +64,11 @@ def test_probabilities_are_those_of_every_pair_of_cell_and_gene(x):
     head = randomised(CellPromptedHead(D, 4, zero=True))
     cells = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
     pairs = head.probability(x.repeat(3, 1), cells.repeat_interleave(T, dim=0)).view(3, T)
-    torch.testing.assert_close(head.probabilities(x, cells, torch.full((3,), 0.5)), pairs)
+    torch.testing.assert_close(head.probabilities(x, cells, torch.full((3, 1), 0.5)), pairs)
     # In a cell that expresses more genes all of them are likelier, in odds by one factor.
     odds = lambda p: p / (1 - p)
-    share = torch.tensor([0.25, 0.5, 0.9])
-    torch.testing.assert_close(odds(head.probabilities(x, cells, share)), odds(pairs) * odds(share).unsqueeze(1))
+    share = torch.tensor([[0.25], [0.5], [0.9]])
+    torch.testing.assert_close(odds(head.probabilities(x, cells, share)), odds(pairs) * odds(share))
 
 
 def test_a_choice_among_bins_gives_the_bin_to_expect():

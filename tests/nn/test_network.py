@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -350,6 +351,32 @@ def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
     # None and all of 7 genes count as half a gene more and less.
     bounds = torch.log(torch.tensor([13.0, 1 / 13, 1, 1]))
     assert_close(shift, bounds.unsqueeze(1).expand(4, 7), atol=1e-4)
+
+
+@torch.no_grad()
+def test_with_modalities_the_odds_are_those_of_a_features_own(make_network, batch):
+    network = make_network(zero=True, n_batches=3, batch_embedding=True, n_modalities=3)
+    network.gepc.expressed.weight.mul_(0.1)
+    modality_of = torch.arange(batch.n_tokens) % 2 + 1
+    batch = replace(batch, modality_ids=modality_of.index_fill(0, batch.first, 0))
+    measured, modality = torch.arange(5, 11), torch.tensor([1, 1, 2, 2, 2, 2])
+    expressed = torch.tensor([[1, 0, 1, 0, 1, 0], [torch.nan, torch.nan, 1, 1, 0, 0]]).repeat(2, 1)
+    batch = replace(batch, measured=measured, expressed=expressed)
+    with pytest.raises(ValueError, match="measured_modality_ids"):
+        network(batch, ["zero"])
+    out = network(replace(batch, measured_modality_ids=modality), ["zero"])
+    # All odds are even; the queries are those of the genes with their modality, and the cells' context is that of <cls>.
+    query = torch.cat([network.genes(measured), network.modalities(modality)], dim=1)
+    of_cls = network.modalities(torch.zeros(4, dtype=torch.int64))
+    cells = torch.cat([out.cells, network.batches(batch.batch_labels) + of_cls], dim=1)
+    logits = network.gepc.expressed(torch.sigmoid(network.gepc.query(query)))
+    known = ~expressed.isnan()
+    assert_close(out.expressed[known], torch.sigmoid(cells @ logits.T)[known])
+    # More of one modality shifts the odds of that one alone.
+    more = replace(batch, expressed=expressed.index_fill(1, torch.tensor([2, 3, 4]), 1), measured_modality_ids=modality)
+    shift = torch.logit(network(more, ["zero"]).expressed) - torch.logit(out.expressed)
+    three_of_four = torch.tensor([0.0, 0, 1, 1, 1, 1]) * np.log(3)
+    assert_close(shift, three_of_four.expand(4, 6), atol=1e-4)
 
 
 @torch.no_grad()

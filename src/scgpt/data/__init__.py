@@ -14,18 +14,23 @@ from ._hashing import derive_key, profiles_of, uniform_of
 from ._masking import add_unknown, drop_genes, mark_unknown, mask_values
 from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._measured import expressed_genes, measured_tokens
+from ._multi_cells import MODALITIES, N_MODALITIES, ModalityCells, MultiCells
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
 
 __all__ = [
     "MEASURED",
+    "MODALITIES",
+    "N_MODALITIES",
     "CellConditions",
     "Cells",
     "Conditions",
     "GeneMatch",
     "GeneSets",
     "GeneVocab",
+    "ModalityCells",
+    "MultiCells",
     "Study",
     "TokenBatch",
     "Tokenizer",

@@ -55,6 +55,17 @@ FINE_TUNING: dict[str, Any] = {
     },
     "max_epochs": 10,
 }
+# A pretrained network with pre-norm, such as "mini", learns little at that rate: macro F1 .70 on an inner fold of
+# kang_8donors, against .77 with these.
+FINE_TUNING_PRE_NORM: dict[str, Any] = {
+    "training": {
+        "lr": 1e-3,
+        "mask_share": 0.0,
+        "objectives": {"cls": 1},
+        "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100},
+    },
+    "max_epochs": 10,
+}
 
 
 class SCGPTAnnotator(SCGPT):
@@ -207,7 +218,7 @@ class SCGPTAnnotator(SCGPT):
         ValueError
             As in :meth:`SCGPT.train`; when ``class_weight`` lacks a type, names one that is none, or has a factor below 0.
         """
-        defaults = (FROM_SCRATCH if self.load_report is None else FINE_TUNING)["training"]
+        defaults = self._recipe["training"]
         chosen = make_objectives(defaults["objectives"] if objectives is None else objectives)
         weights = self._class_weights(class_weight)
         chosen = tuple(Cls(o.weight, weights) if weights and o.name == "cls" else o for o in chosen)
@@ -223,12 +234,18 @@ class SCGPTAnnotator(SCGPT):
         )
         self._calibrate()
 
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        if self.load_report is None:
+            return FROM_SCRATCH
+        return FINE_TUNING_PRE_NORM if self.module.network.config.norm == "pre" else FINE_TUNING
+
     def _epochs(self, train_size: float) -> int:
-        if self.load_report is not None:
-            return FINE_TUNING["max_epochs"]
+        if "max_epochs" in self._recipe:
+            return self._recipe["max_epochs"]
         n_cells = max(train_size * np.sum(self._codes() < len(self._labels)), 1)
-        fewest, most = FROM_SCRATCH["epochs"]
-        return int(np.clip(round(FROM_SCRATCH["cells_seen"] / n_cells), fewest, most))
+        fewest, most = self._recipe["epochs"]
+        return int(np.clip(round(self._recipe["cells_seen"] / n_cells), fewest, most))
 
     def predict(
         self,

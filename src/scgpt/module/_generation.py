@@ -102,7 +102,7 @@ def _probability(network: ScGPTNetwork, batch: TokenBatch, cell_prompt: Tensor |
     unknown = _unknown(batch)
     genes, place = batch.gene_ids[unknown].unique(return_inverse=True)
     probability = torch.zeros(len(unknown), device=unknown.device)
-    of_cells = network.expressed(genes, cell_prompt, share, batch.batch_labels)
+    of_cells = network.expressed(genes, cell_prompt, share.unsqueeze(1), batch.batch_labels)
     probability[unknown] = of_cells[batch.cell_of_token[unknown], place]
     return probability
 

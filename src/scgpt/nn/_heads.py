@@ -105,16 +105,16 @@ class CellPromptedHead(nn.Module):
         assert self.expressed is not None
         return _probability((self.expressed(torch.sigmoid(self.query(gene_TQ))) * cell_TC).sum(-1))
 
-    def probabilities(self, gene_GQ: Tensor, cell_BC: Tensor, share_B: Tensor) -> Tensor:
+    def probabilities(self, gene_GQ: Tensor, cell_BC: Tensor, share: Tensor) -> Tensor:
         """Map ``(G, Q)`` genes and ``(B, C)`` cells to the ``(B, G)`` probabilities for each pair.
 
-        The ``(B,)`` share of genes that each cell expresses are the odds before anything is known of its state. Given
-        them, the cell embedding need not tell how deeply the cell was sequenced, as with the library size of
+        The share of genes that each cell expresses, ``(B, 1)`` or ``(B, G)``, are the odds before anything is known of its
+        state. Given them, the cell embedding need not tell how deeply the cell was sequenced, as with the library size of
         :cite:t:`Lopez2018`.
         """
         assert self.expressed is not None
         logits_BG = cell_BC @ self.expressed(torch.sigmoid(self.query(gene_GQ))).T
-        return _probability(logits_BG + torch.logit(share_B, eps=0.5 / len(gene_GQ)).unsqueeze(1))
+        return _probability(logits_BG + torch.logit(share, eps=0.5 / len(gene_GQ)))
 
 
 class Classifier(nn.Sequential):

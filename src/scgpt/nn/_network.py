@@ -213,10 +213,17 @@ class ScGPTNetwork(nn.Module):
             x_TD = x_TD.index_copy(0, batch.first, cell_prompt.to(x_TD.dtype))
         return x_TD
 
-    def expressed(self, genes: Tensor, cells_BD: Tensor, share_B: Tensor, batch_labels: Tensor | None = None) -> Tensor:
+    def expressed(
+        self,
+        genes: Tensor,
+        cells_BD: Tensor,
+        share: Tensor,
+        batch_labels: Tensor | None = None,
+        modality_ids: Tensor | None = None,
+    ) -> Tensor:
         """Return the probability that cells express genes, from their embeddings.
 
-        For networks with the heads ``gepc`` and ``zero`` and without modalities.
+        For networks with the heads ``gepc`` and ``zero``.
 
         Parameters
         ----------
@@ -224,20 +231,27 @@ class ScGPTNetwork(nn.Module):
             ``(G,)`` rows of the gene embedding.
         cells_BD
             ``(B, D)`` cell embeddings, not normalised.
-        share_B
-            ``(B,)`` share of the genes that each cell expresses.
+        share
+            Share of the genes that each cell expresses, ``(B, 1)``, or for each gene of those like it, ``(B, G)``.
         batch_labels
             ``(B,)`` batch of each cell, where the network embeds batches.
+        modality_ids
+            ``(G,)`` modality of each gene, where the network embeds modalities.
 
         Returns
         -------
         ``(B, G)`` float32.
         """
         assert self.gepc is not None  # for the type checker
-        if self.batches is not None:
-            assert batch_labels is not None
-            cells_BD = torch.cat([cells_BD, self.batches(batch_labels)], dim=1)
-        return self.gepc.probabilities(self.genes(genes), cells_BD, share_B)
+        query_GQ = self.genes(genes)
+        of_cls = None
+        if self.modalities is not None:
+            assert modality_ids is not None
+            query_GQ = torch.cat([query_GQ, self.modalities(modality_ids)], dim=1)
+            of_cls = modality_ids.new_zeros(len(cells_BD))  # <cls> is a modality of its own, the first
+        context_BD = self._context(batch_labels, of_cls)
+        cells_BC = cells_BD if context_BD is None else torch.cat([cells_BD, context_BD], dim=1)
+        return self.gepc.probabilities(query_GQ, cells_BC, share)
 
     def _pool(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
         if self.config.pooling == "cls":
@@ -254,23 +268,25 @@ class ScGPTNetwork(nn.Module):
         totals_B = weights_T.new_zeros(batch.n_cells).index_add(0, batch.cell_of_token, weights_T)
         return sums_BD / totals_B.unsqueeze(1).to(x_TD.dtype)
 
-    def _context(self, batch: TokenBatch) -> Tensor | None:
-        """``(T, D)`` sum of batch and modality embeddings; a cell's own is that of its ``<cls>`` token."""
+    def _context(
+        self, batch_labels: Tensor | None, modality_ids: Tensor | None, cell_of_token: Tensor | None = None
+    ) -> Tensor | None:
+        """Sum of batch and modality embeddings, of each cell, or of each token with the ``(T,)`` cell that it belongs to."""
         parts = []
         if self.batches is not None:
-            assert batch.batch_labels is not None
-            parts.append(rows(self.batches(batch.batch_labels), batch.cell_of_token))
+            assert batch_labels is not None
+            of_cells = self.batches(batch_labels)
+            parts.append(of_cells if cell_of_token is None else rows(of_cells, cell_of_token))
         if self.modalities is not None:
-            parts.append(self.modalities(batch.modality_ids))
+            parts.append(self.modalities(modality_ids))
         return sum(parts[1:], parts[0]) if parts else None
 
     def _zero_of_measured(self, batch: TokenBatch, heads: tuple[str, ...]) -> bool:
         """Whether ``zero`` is asked of the cell, for all measured genes, and of no token.
 
-        So it is where the batch says which of them are expressed. With modalities a query needs the gene's modality,
-        which tokens have and measured genes do not.
+        So it is where the batch says which of them are expressed.
         """
-        return "zero" in heads and batch.expressed is not None and self.gepc is not None and self.modalities is None
+        return "zero" in heads and batch.expressed is not None and self.gepc is not None
 
     def _reads_tokens(self, batch: TokenBatch, heads: tuple[str, ...]) -> bool:
         """Whether a head decodes each token's own output."""
@@ -288,7 +304,7 @@ class ScGPTNetwork(nn.Module):
         if not _DECODERS & set(heads):
             return out
 
-        context_TD = self._context(batch)
+        context_TD = self._context(batch.batch_labels, batch.modality_ids, batch.cell_of_token)
 
         def with_context(y_TD: Tensor) -> Tensor:
             return y_TD if context_TD is None else torch.cat([y_TD, context_TD], dim=1)
@@ -319,9 +335,10 @@ class ScGPTNetwork(nn.Module):
             if of_tokens:
                 out["zero_gepc"] = self.gepc.probability(gene_TQ, cell_TC)
         if of_measured:
-            assert batch.measured is not None and batch.expressed is not None
-            share_B = batch.expressed.nanmean(1).nan_to_num()
-            out["expressed"] = self.expressed(batch.measured, cells_BD, share_B, batch.batch_labels)
+            assert batch.measured is not None
+            out["expressed"] = self.expressed(
+                batch.measured, cells_BD, _share_expressed(batch), batch.batch_labels, batch.measured_modality_ids
+            )
         return out
 
     def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:
@@ -337,8 +354,21 @@ class ScGPTNetwork(nn.Module):
         needed = {
             "condition_ids": self.conditions is not None,
             "modality_ids": self.modalities is not None and decodes,
+            "measured_modality_ids": self.modalities is not None and self._zero_of_measured(batch, heads),
             "batch_labels": self.config.input_norm == "domain" or (self.batches is not None and decodes),
         }
         missing = [name for name, need in needed.items() if need and getattr(batch, name) is None]
         if missing:
             raise ValueError(f"This network needs {', '.join(missing)} in the TokenBatch.")
+
+
+def _share_expressed(batch: TokenBatch) -> Tensor:
+    """``(B, 1)`` share of the measured genes that each cell expresses; with modalities ``(B, G)``, of those of its own."""
+    expressed_BG, modality_G = batch.expressed, batch.measured_modality_ids
+    assert expressed_BG is not None  # for the type checker
+    if modality_G is None:
+        return expressed_BG.nanmean(1, keepdim=True).nan_to_num()
+    of_modality_GM = torch.nn.functional.one_hot(modality_G).to(expressed_BG.dtype)
+    n_measured_BM = (~expressed_BG.isnan()).to(expressed_BG.dtype) @ of_modality_GM
+    share_BM = expressed_BG.nan_to_num() @ of_modality_GM / n_measured_BM.clamp(min=1)
+    return share_BM[:, modality_G]
