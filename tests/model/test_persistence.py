@@ -85,7 +85,7 @@ def test_data_can_be_saved_with_the_model(model, counts, tmp_path):
     # Both AnnData live on in one process, each with its own model.
     SCGPT.setup_anndata(counts, layer="counts")
     SCGPT(counts, d_model=8, n_layers=1, n_heads=2)
-    with pytest.raises(ValueError, match="no AnnData to save"):
+    with pytest.raises(ValueError, match="no data to save"):
         SCGPT.load(tmp_path / "model", adata=False).save(tmp_path / "other", save_anndata=True)
 
 

@@ -14,6 +14,7 @@ from ._hashing import derive_key, profiles_of, uniform_of
 from ._masking import add_unknown, drop_genes, mark_unknown, mask_values
 from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._measured import expressed_genes, measured_tokens
+from ._mudata import check_linked, check_mudata, name_modalities, obs_column, rows_of_modality
 from ._multi_cells import MODALITIES, N_MODALITIES, ModalityCells, MultiCells
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
@@ -38,7 +39,9 @@ __all__ = [
     "aligned",
     "bin_values",
     "check_anndata",
+    "check_linked",
     "check_measured",
+    "check_mudata",
     "conditions_of_genes",
     "derive_key",
     "drop_genes",
@@ -51,10 +54,13 @@ __all__ = [
     "measured_by",
     "measured_tokens",
     "name_keys",
+    "name_modalities",
+    "obs_column",
     "own_names",
     "profiles_of",
     "read_gmt",
     "read_mapping",
+    "rows_of_modality",
     "unbin_values",
     "uniform_of",
     "values_of_bins",

@@ -74,6 +74,11 @@ class MultiCells:
     def __len__(self) -> int:
         return self._n_cells
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """``(n_obs,)`` which cells have any of the modalities."""
+        return np.any([modality.rows >= 0 for modality in self.modalities.values()], axis=0)
+
     def tokenize(
         self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, expressed: bool = False
     ) -> TokenBatch:

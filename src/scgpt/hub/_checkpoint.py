@@ -21,7 +21,7 @@ from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
 
 WEIGHTS, CONFIG, VOCAB, REGISTRY = "model.safetensors", "config.json", "vocab.json", "registry.json"
-ADATA = "adata.h5ad"  # beside them if a model was saved with its data
+ADATA, MDATA = "adata.h5ad", "mdata.h5mu"  # beside them if a model was saved with its data
 FORMAT = 1
 _FINE_TUNED = "fine-tuned from "
 
@@ -299,7 +299,7 @@ def check_target(folder: Path, overwrite: bool = False) -> None:
     if not folder.exists():
         return
     content = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if others := sorted(content - {WEIGHTS, CONFIG, VOCAB, REGISTRY, ADATA}):
+    if others := sorted(content - {WEIGHTS, CONFIG, VOCAB, REGISTRY, ADATA, MDATA}):
         raise FileExistsError(f"{folder} holds other files than a checkpoint's, such as {others[0]}; name another one.")
     if content and not overwrite:
         raise FileExistsError(f"{folder} already exists; pass overwrite=True to replace it, or name another folder.")

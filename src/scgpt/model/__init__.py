@@ -3,6 +3,7 @@
 from ._annotator import SCGPTAnnotator
 from ._embedding import Precision, resolve_precision
 from ._generation import Prompt, resolve_prompt
+from ._multi import MultiSCGPT
 from ._scgpt import SCGPT
 
-__all__ = ["SCGPT", "Precision", "Prompt", "SCGPTAnnotator", "resolve_precision", "resolve_prompt"]
+__all__ = ["SCGPT", "MultiSCGPT", "Precision", "Prompt", "SCGPTAnnotator", "resolve_precision", "resolve_prompt"]

@@ -21,6 +21,7 @@ from scgpt.nn import start_from_genes
 
 from ._calibration import fit_temperature
 from ._embedding import Precision, _rows
+from ._persistence import PersistenceMixin
 from ._scgpt import SCGPT
 
 # Chosen on inner folds of the training cells of pbmc_facs. Few cells are learnt by heart long before attention has learnt
@@ -149,7 +150,7 @@ class SCGPTAnnotator(SCGPT):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | Checkpoint | SCGPT,
+        model: str | Path | Checkpoint | PersistenceMixin,
         adata: AnnData | None = None,
         *,
         fresh: Iterable[str] = (),

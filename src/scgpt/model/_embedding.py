@@ -22,9 +22,9 @@ from scgpt.data import (
     Conditions,
     GeneMatch,
     GeneVocab,
+    MultiCells,
     TokenBatch,
     Tokenizer,
-    check_anndata,
     in_memory,
     match_genes,
     measured_by,
@@ -52,6 +52,7 @@ class EmbeddingMixin:
     adata: AnnData | None
     device: torch.device
     is_trained: bool
+    _check_data: Callable[[Any], None]
 
     @property
     def vocab(self) -> GeneVocab:
@@ -114,17 +115,12 @@ class EmbeddingMixin:
         KeyError
             When a layer or column is not there.
         """
-
-        def embed(batch: TokenBatch) -> torch.Tensor:
-            embedding = self.module.embed(batch)
-            return torch.nn.functional.normalize(embedding, dim=1) if normalize else embedding
-
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
         if not self.is_trained:
             warn_user("The model is not trained; its embeddings mean nothing yet.")
         return self._of_cells(
-            embed,
+            self._embedder(normalize),
             self.module.network.config.d_model,
             self._cells(adata, match, layer),
             _rows(adata, indices),
@@ -133,6 +129,13 @@ class EmbeddingMixin:
             progress_bar=progress_bar,
             doing="Embedding",
         )
+
+    def _embedder(self, normalize: bool) -> Callable[[TokenBatch], torch.Tensor]:
+        def embed(batch: TokenBatch) -> torch.Tensor:
+            embedding = self.module.embed(batch)
+            return torch.nn.functional.normalize(embedding, dim=1) if normalize else embedding
+
+        return embed
 
     def _cells(self, adata: AnnData, match: GeneMatch, layer: str | None, *, decodes: bool = False) -> Cells:
         """Return any data set, as the network reads it; ``decodes`` says whether its decoders do, too."""
@@ -150,7 +153,7 @@ class EmbeddingMixin:
         self,
         function: Callable[[TokenBatch], torch.Tensor],
         width: int,
-        cells: Cells,
+        cells: Cells | MultiCells,
         index: NDArray[np.int64],
         *,
         max_length: int | None,
@@ -232,11 +235,11 @@ class EmbeddingMixin:
         """Return the layer that is read where ``layer`` is asked for: the registered one by default, ``"X"`` for ``.X``."""
         return layer or self.registry.get("setup_args", {}).get("layer") or "X"
 
-    def _given_or_own(self, adata: AnnData | None) -> AnnData:
+    def _given_or_own(self, adata: Any) -> Any:
         adata = self.adata if adata is None else adata
         if adata is None:
-            raise ValueError("This model has no data of its own; pass an AnnData.")
-        check_anndata(adata)
+            raise ValueError("This model has no data of its own; pass some.")
+        self._check_data(adata)
         return adata
 
     def _conditions(self, adata: AnnData) -> Conditions | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,10 +33,16 @@ class PersistenceMixin:
     extras: dict[str, Any]
     adata: AnnData | None
 
+    # What kinds of data differ in.
+    _setup_method = "setup_anndata"
+    _check_data: Callable[[Any], None] = staticmethod(check_anndata)
+    _data_file = hub.ADATA
+    _read_data: Callable[[Path], Any] = staticmethod(anndata.read_h5ad)
+
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | Checkpoint | Self,
+        model: str | Path | Checkpoint | PersistenceMixin,
         adata: AnnData | None = None,
         *,
         fresh: Iterable[str] = (),
@@ -79,7 +85,7 @@ class PersistenceMixin:
         """
         setup = None
         if adata is not None:
-            check_anndata(adata)
+            cls._check_data(adata)
             setup = cls._get_most_recent_anndata_manager(adata, required=True)  # type: ignore[attr-defined]
             if n_conditions := setup.summary_stats.get("n_conditions"):
                 changes.setdefault("n_conditions", n_conditions)
@@ -106,16 +112,16 @@ class PersistenceMixin:
         overwrite
             Replace a folder that is there.
         save_anndata
-            Write the model's AnnData into the folder too.
+            Write the model's data into the folder too.
         **anndata_write_kwargs
-            For :meth:`anndata.AnnData.write_h5ad`.
+            For :meth:`anndata.AnnData.write_h5ad`, or :meth:`mudata.MuData.write_h5mu`.
 
         Raises
         ------
         FileExistsError
             When the folder is there and not to be overwritten.
         ValueError
-            When there is no AnnData to save.
+            When there are no data to save.
         """
         if anndata_write_kwargs and not save_anndata:
             raise TypeError(f"save() does not know {sorted(anndata_write_kwargs)}.")
@@ -123,14 +129,14 @@ class PersistenceMixin:
             hub.write_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
             return
         if self.adata is None:
-            raise ValueError("This model has no AnnData to save; leave out save_anndata=True.")
+            raise ValueError("This model has no data to save; leave out save_anndata=True.")
         folder = Path(dir_path).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
         # The data are written first: if that fails, nothing has been replaced.
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            self.adata.write_h5ad(Path(temporary) / hub.ADATA, **anndata_write_kwargs)
+            self.adata.write(Path(temporary) / self._data_file, **anndata_write_kwargs)
             hub.write_checkpoint(self.to_checkpoint(), folder, overwrite=overwrite)
-            (Path(temporary) / hub.ADATA).replace(folder / hub.ADATA)
+            (Path(temporary) / self._data_file).replace(folder / self._data_file)
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the model's weights and settings."""
@@ -175,22 +181,22 @@ class PersistenceMixin:
             model was not trained on.
         """
         if not isinstance(adata, bool | None):
-            check_anndata(adata)
+            cls._check_data(adata)
         checkpoint = hub.read_checkpoint(dir_path)
         registry = _own_registry(checkpoint.registry, cls.__name__)
-        saved = Path(dir_path) / hub.ADATA
+        saved = Path(dir_path) / cls._data_file
+        data: Any = None if isinstance(adata, bool) else adata
         if adata is None and saved.exists():
-            adata = anndata.read_h5ad(saved)
-            adata.uns.pop("_scvi_uuid", None)  # it belongs to the AnnData that was saved
-        data = adata if isinstance(adata, AnnData) else None
+            data = cls._read_data(saved)
+            data.uns.pop("_scvi_uuid", None)  # it belongs to the data that were saved
         if data is not None:
             check_categories(data, registry)
-            cls.setup_anndata(data, source_registry=registry, **registry[_SETUP_ARGS_KEY])  # type: ignore[attr-defined]
+            getattr(cls, cls._setup_method)(data, source_registry=registry, **registry[_SETUP_ARGS_KEY])
         return cls._from_checkpoint(checkpoint, data, None if data is not None else registry, accelerator, device)
 
     @classmethod
     def checkpoint_of(
-        cls, model: str | Path | Checkpoint | Self, *, fresh: Iterable[str] = (), **changes: Any
+        cls, model: str | Path | Checkpoint | PersistenceMixin, *, fresh: Iterable[str] = (), **changes: Any
     ) -> Checkpoint:
         """Return the checkpoint of a model, or that which a name or folder stands for.
 

@@ -6,31 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._constants import _SETUP_ARGS_KEY
 from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField
-from scvi.model.base import BaseModelClass
 
-from scgpt.data import GeneVocab, Tokenizer, check_anndata, check_measured, in_memory, own_names, read_mapping
-from scgpt.hub import Checkpoint, LoadReport
-from scgpt.module import ScGPTModule
-from scgpt.nn import ScGPTConfig
+from scgpt.data import GeneVocab, check_anndata, check_measured, in_memory, own_names, read_mapping
 
+from ._base import BaseSCGPT
 from ._conditions import ConditionsField
-from ._embedding import EmbeddingMixin
 from ._fields import ExpressionField
 from ._generation import GenerationMixin
-from ._persistence import PersistenceMixin
 from ._query import QueryMixin
-from ._training import TrainingMixin
 
 
-class SCGPT(GenerationMixin, EmbeddingMixin, TrainingMixin, QueryMixin, PersistenceMixin, BaseModelClass):
+class SCGPT(GenerationMixin, QueryMixin, BaseSCGPT):
     """scGPT, a foundation model of single cells :cite:p:`Cui2024`.
 
     Parameters
@@ -67,73 +59,6 @@ class SCGPT(GenerationMixin, EmbeddingMixin, TrainingMixin, QueryMixin, Persiste
     >>> model.train(max_epochs=30)  # doctest: +SKIP
     >>> adata.obsm["X_scGPT"] = model.get_latent_representation()  # doctest: +SKIP
     """
-
-    _module_cls = ScGPTModule
-
-    def __init__(
-        self,
-        adata: AnnData | None = None,
-        registry: dict[str, Any] | None = None,
-        *,
-        checkpoint: Checkpoint | None = None,
-        n_layers: int = 3,
-        d_model: int = 64,
-        n_heads: int = 4,
-        n_bins: int = 51,
-        max_length: int = 1200,
-        include_zeros: bool = False,
-        seed: int = 0,
-        **network: Any,
-    ):
-        if adata is not None:
-            check_anndata(adata)
-        if adata is None and registry is None:
-            raise ValueError(
-                "SCGPT needs an AnnData set up by SCGPT.setup_anndata; without one, use SCGPT.from_pretrained."
-            )
-        super().__init__(adata, registry)
-        self.load_report: LoadReport | None = None
-        self.extras = {} if checkpoint is None else dict(checkpoint.extras)
-        if checkpoint is None:
-            # A categorical value embedding has rows for the bins, then one each for <cls> and for the mask.
-            categorical = network.get("value_encoder") == "categorical"
-            cls_value, mask_value = (n_bins, n_bins + 1) if categorical else (-2.0, -1.0)
-            self.tokenizer = Tokenizer(
-                self._vocab_of_adata(),
-                n_bins=n_bins,
-                max_length=max_length,
-                include_zeros=include_zeros,
-                cls_value=cls_value,
-                mask_value=mask_value,
-            )
-            sizes = {
-                "n_tokens": len(self.tokenizer.vocab),
-                "d_model": d_model,
-                "n_layers": n_layers,
-                "n_heads": n_heads,
-                "d_feed_forward": d_model,
-                "n_values": n_bins + 2,
-            }
-            config = ScGPTConfig(**(sizes | self._default_network() | network))
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.module = self._module_cls(config)
-        else:
-            self.tokenizer = checkpoint.tokenizer
-            self.load_report = checkpoint.report
-            with torch.random.fork_rng(devices=[]):  # the generator is the user's
-                self.module = self._module_cls(checkpoint.config)
-            self.module.network.load_state_dict(checkpoint.state_dict)
-            self.is_trained_ = True
-            self.history_: dict[str, pd.DataFrame] | None = {}
-        if adata is not None:
-            self._conditions(adata)  # raises here what would else come up in training
-        self.module.eval()
-        config = self.module.network.config
-        self._model_summary_string = (
-            f"{type(self).__name__} with {config.n_layers} layers, d_model {config.d_model}, {config.n_heads} heads, "
-            f"{len(self.vocab.genes)} genes, heads {', '.join(config.heads)}"
-        )
 
     @classmethod
     def setup_anndata(
@@ -230,19 +155,8 @@ class SCGPT(GenerationMixin, EmbeddingMixin, TrainingMixin, QueryMixin, Persiste
         else:
             super().view_anndata_setup(adata, hide_state_registries=hide_state_registries)
 
-    def _default_network(self) -> dict[str, Any]:
-        """Return fields of a new network's config: what follows from the data set, and a kind of model's own."""
-        return {
-            "n_batches": self.summary_stats.get("n_batch", 0),
-            "n_conditions": self.summary_stats.get("n_conditions", 0),
-        }
-
-    def _vocab_of_adata(self) -> GeneVocab:
+    def _vocab_of_data(self) -> GeneVocab:
         assert self.adata is not None
         args = self.registry["setup_args"]
         names = own_names(in_memory(self.adata.var), args.get("gene_key"), args.get("gene_mapping"))
         return GeneVocab.from_genes(name for name in names if name)
-
-    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
-        """Return the model's genes."""
-        return np.array(self.vocab.genes, dtype=object)

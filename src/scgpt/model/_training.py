@@ -157,8 +157,8 @@ class TrainingMixin:
         """
         if self.adata is None:
             raise ValueError(
-                "This model has no data to train on. Set a data set up with setup_anndata and pass it: "
-                "SCGPT.from_pretrained(..., adata) or SCGPT.load(..., adata)."
+                f"This model has no data to train on. Set a data set up with {self._setup_method} and pass it to "  # type: ignore[attr-defined]
+                f"{type(self).__name__}.from_pretrained or .load."
             )
         if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
             raise ValueError(f"devices={devices!r}: training on several devices is not supported yet; pass 1.")

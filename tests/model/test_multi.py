@@ -1,0 +1,166 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from mudata import MuData
+from numpy.testing import assert_allclose
+
+from scgpt.data import MODALITIES
+from scgpt.model import SCGPT, MultiSCGPT
+
+N_CELLS, N_GENES, N_PROTEINS = 60, 30, 6
+SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1}
+GENES = [f"G{i}" for i in range(N_GENES)]
+
+
+@pytest.fixture
+def mdata(rng) -> MuData:
+    """Two types of cells, that differ in genes and proteins; the last 20 cells lack proteins."""
+    obs = pd.DataFrame(
+        {"batch": np.where(np.arange(N_CELLS) % 3, "a", "b"), "cell_type": np.where(np.arange(N_CELLS) % 2, "T", "B")},
+        index=[f"c{i}" for i in range(N_CELLS)],
+    )
+    rates = {
+        kind: rng.gamma(0.5, scale, (2, n)) for kind, n, scale in (("rna", N_GENES, 3), ("protein", N_PROTEINS, 80))
+    }
+    parts = {
+        kind: ad.AnnData(
+            sp.csr_matrix(rng.poisson(rate[np.arange(N_CELLS) % 2]).astype(np.float32)),
+            obs=obs if kind == "rna" else obs[[]],
+            var=pd.DataFrame(index=GENES if kind == "rna" else GENES[: rate.shape[1]]),  # proteins named like genes
+        )
+        for kind, rate in rates.items()
+    }
+    return MuData({"rna": parts["rna"], "prot": parts["protein"][:40].copy()})
+
+
+@pytest.fixture
+def model(mdata) -> MultiSCGPT:
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+    return MultiSCGPT(mdata, zero=True, **SMALL)
+
+
+def train(model: MultiSCGPT, epochs: int = 1, **kwargs) -> None:
+    model.train(epochs, batch_size=16, enable_progress_bar=False, **kwargs)
+
+
+def test_a_protein_is_not_the_gene_of_its_name(model, mdata):
+    assert list(model.vocab.genes) == GENES + [f"protein:G{i}" for i in range(N_PROTEINS)]
+    matches = model.match()
+    ids = {kind: match.token_ids.tolist() for kind, match in matches.items()}
+    assert ids["rna"] == model.vocab.ids(GENES).tolist()
+    assert ids["protein"] == model.vocab.ids([f"protein:{name}" for name in mdata["prot"].var_names]).tolist()
+    # The batch was a column of a modality alone.
+    assert mdata.obs["batch"].tolist() == mdata["rna"].obs["batch"].tolist()
+
+
+def test_training_lowers_the_losses_of_all_objectives(model):
+    train(model, 12, lr=3e-3, objectives={"gep": 1, "gepc": 1, "zero": 100}, train_size=1.0)
+    history = model.history
+    for name in ("gep_train", "gepc_train", "zero_train"):
+        losses = history[name].to_numpy().ravel()
+        assert losses[-1] < 0.9 * losses[0], name
+
+
+def test_an_embedding_is_of_the_modalities_that_are_looked_at(model, mdata):
+    train(model)
+    embed = lambda data=None, **kwargs: model.get_latent_representation(data, progress_bar=False, **kwargs)
+    whole, rna, protein = embed(), embed(modality="rna"), embed(modality=["protein"])
+    assert whole.shape == (N_CELLS, 16) and not np.isnan(whole).any()
+    assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    assert_allclose(whole[40:], rna[40:], atol=1e-6)  # they have nothing else
+    assert np.isnan(protein[40:]).all() and not np.isnan(protein[:40]).any()
+    assert np.abs(whole[:40] - rna[:40]).max() > 1e-4 < np.abs(whole[:40] - protein[:40]).max()
+    # A cell is what it is, whichever cells are beside it, and however its lacking of a modality is told.
+    order = np.random.default_rng(3).permutation(N_CELLS)
+    assert_allclose(embed(indices=order), whole[order], atol=1e-5)
+    names = mdata.obs_names[order[:25]]
+    assert_allclose(embed(mdata[names].copy()), whole[order[:25]], atol=1e-5)
+    padded = sp.vstack([mdata["prot"].X, sp.csr_matrix(np.full((20, N_PROTEINS), np.nan, np.float32))], format="csr")
+    prot = ad.AnnData(padded, obs=mdata["rna"].obs[[]], var=mdata["prot"].var)
+    assert_allclose(embed(MuData({"rna": mdata["rna"].copy(), "prot": prot})), whole, atol=1e-5)
+    # and in the modality it is the embedding of a cell that has that alone
+    assert_allclose(embed(MuData({"prot": mdata["prot"].copy()})), protein[:40], atol=1e-5)
+    with pytest.raises(KeyError, match=r"\['atac'\]"):
+        embed(modality="atac")
+
+
+def test_it_is_saved_with_its_data(model, mdata, tmp_path):
+    train(model)
+    before = model.get_latent_representation(progress_bar=False)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = MultiSCGPT.load(tmp_path / "model")
+    assert_allclose(loaded.get_latent_representation(progress_bar=False), before, atol=1e-6)
+    train(loaded)
+    model.save(tmp_path / "bare")
+    bare = MultiSCGPT.from_pretrained(tmp_path / "bare")
+    assert_allclose(bare.get_latent_representation(mdata, progress_bar=False), before, atol=1e-6)
+    with pytest.raises(ValueError, match="saved by MultiSCGPT, not SCGPT"):
+        SCGPT.load(tmp_path / "model")
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(mdata, tmp_path):
+    def trained(epochs: tuple[int, ...], folder) -> np.ndarray:
+        for n in epochs:
+            MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+            model = MultiSCGPT(mdata, **SMALL)
+            train(model, n, checkpoints=folder)
+        return model.get_latent_representation(progress_bar=False)
+
+    assert_allclose(trained((1, 3), tmp_path / "a"), trained((3,), tmp_path / "b"), atol=0)
+
+
+def test_the_adversary_and_the_decoders_read_batches(mdata):
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+    model = MultiSCGPT(mdata, batch_embedding=True, adversary=True, **SMALL)
+    train(model, objectives={"gep": 1, "gepc": 1, "dar": 1})
+    assert np.isfinite(model.history["dar_train"].to_numpy(dtype=float)).all()
+
+
+def test_a_pretrained_model_keeps_its_genes_and_learns_proteins(mdata):
+    rna = mdata["rna"].copy()
+    SCGPT.setup_anndata(rna)
+    pretrained = SCGPT(rna, **SMALL)
+    pretrained.train(1, enable_progress_bar=False)
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+    model = MultiSCGPT.from_pretrained(pretrained, mdata)
+    assert set(model.load_report.fresh) == {"modalities", "gep", "gepc"}
+    assert_allclose(model.get_gene_embeddings(GENES), pretrained.get_gene_embeddings(GENES), atol=0)
+    assert f"protein:G{N_PROTEINS - 1}" in model.vocab and model.vocab.genes[:N_GENES] == pretrained.vocab.genes
+    assert_allclose(
+        model.get_latent_representation(modality="rna", progress_bar=False),
+        pretrained.get_latent_representation(progress_bar=False),
+        atol=1e-5,
+    )
+    train(model)
+    assert model.module.network.config.n_modalities == 1 + len(MODALITIES)
+
+
+def test_features_of_another_data_set_are_matched(model, mdata):
+    train(model)
+    other = MuData({"rna": mdata["rna"][:, ::-1].copy(), "prot": mdata["prot"][:, [4, 2]].copy()})
+    assert model.match(other)["protein"].matched == ("protein:G4", "protein:G2")
+    embedding = model.get_latent_representation(other, progress_bar=False)
+    assert_allclose(embedding[40:], model.get_latent_representation(progress_bar=False)[40:], atol=1e-5)
+
+
+def test_wrong_input(mdata):
+    with pytest.raises(TypeError, match="takes a MuData: call setup_mudata"):
+        MultiSCGPT.setup_anndata(mdata["rna"])
+    with pytest.raises(TypeError, match="bring modalities together"):
+        MultiSCGPT.setup_mudata(mdata["rna"])
+    with pytest.raises(KeyError, match="'donor'"):
+        MultiSCGPT.setup_mudata(mdata, batch_key="donor")
+    with pytest.raises(ValueError, match=r"layers= names \['atac'\]"):
+        MultiSCGPT.setup_mudata(mdata, layers={"atac": "counts"})
+    with pytest.raises(KeyError, match="no layer 'counts'"):
+        MultiSCGPT.setup_mudata(mdata, layers={"rna": "counts"})
+    with pytest.raises(ValueError, match="needs data set up by MultiSCGPT.setup_mudata"):
+        MultiSCGPT()
+    apart = MuData({"rna": mdata["rna"][40:].copy(), "prot": mdata["prot"].copy()})
+    with pytest.raises(ValueError, match="named alike"):
+        MultiSCGPT.setup_mudata(apart)
+    mdata["prot"].X = mdata["prot"].X - sp.csr_matrix(np.ones((40, N_PROTEINS), np.float32))
+    with pytest.raises(ValueError, match="'prot' holds negative values.*background-corrected"):
+        MultiSCGPT.setup_mudata(mdata)
