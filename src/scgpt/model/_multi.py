@@ -118,7 +118,7 @@ class MultiSCGPT(BaseSCGPT):
         layers
             Layer of each kind with the values to read; ``.X`` by default. Values of a cell become bins, for which only
             their order counts: counts and log-normalised values are the same, while what weighs features against each
-            other, as :func:`muon.prot.pp.clr` and :func:`muon.atac.pp.tfidf` do, is not.
+            other, as ``muon.prot.pp.clr`` and ``muon.atac.pp.tfidf`` do, is not.
         batch_key
             Column with the experimental batch, of ``mdata.obs`` or, if it is not there, of modalities: then it is put
             together in ``mdata.obs``.
