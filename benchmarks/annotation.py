@@ -17,6 +17,7 @@ Each run is a process of its own and is kept under ``benchmarks/results/annotati
     python benchmarks/annotation.py                   # all, hours on two cores
     python benchmarks/annotation.py --quick           # minutes: few cells and epochs; nothing is kept
     python benchmarks/annotation.py --task folds --method "scGPT, from scratch"
+    python benchmarks/annotation.py --kept            # report what is kept, run nothing
 """
 
 from __future__ import annotations
@@ -291,6 +292,7 @@ def report(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few cells and epochs, to see that it runs")
+    parser.add_argument("--kept", action="store_true", help="report what is kept, run nothing")
     parser.add_argument("--json", type=Path, help="write all runs to this file, too")
     parser.add_argument("--task", action="append", choices=TASKS)
     parser.add_argument("--method", action="append", choices=METHODS)
@@ -304,6 +306,8 @@ def main() -> None:
     for task, part, method, seed in planned(args):
         path = RUNS / _runs.file_name(task, part, method, seed)
         result = None if args.quick else _runs.kept(path, settings(method))
+        if result is None and args.kept:
+            continue
         if result is None:
             print(f"{task} {part}, {method}, seed {seed} ...", flush=True)
             result = _runs.in_process(
