@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from mudata import MuData
 
-from scgpt.data import check_linked, check_mudata, name_modalities, obs_column, rows_of_modality
+from scgpt.data import check_linked, name_modalities, obs_column, rows_of_modality
 
 
 def modality(names: str, n_vars: int = 3, dense: bool = False, **obs) -> ad.AnnData:
@@ -92,11 +92,3 @@ def test_groups_of_cells_must_be_linked():
     check_linked({"atac": on(0, 1), "protein": on(2, 3), "rna": on(1, 2)})
     with pytest.raises(ValueError, match=r"both one of \['rna'\] and one of \['protein'\].*named alike"):
         check_linked({"rna": on(0, 1), "protein": on(2, 3)})
-
-
-@pytest.mark.parametrize(
-    ("data", "way"), [("x.h5mu", "mudata.read"), (ad.AnnData(np.ones((1, 1))), "mudata.MuData"), (1, "not int")]
-)
-def test_what_is_not_a_mudata(data, way):
-    with pytest.raises(TypeError, match=way):
-        check_mudata(data)

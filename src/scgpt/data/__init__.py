@@ -6,7 +6,7 @@ from ._aligned import aligned
 from ._binning import bin_values, unbin_values, values_of_bins
 from ._cell_conditions import CellConditions
 from ._cells import Cells
-from ._checks import check_anndata
+from ._checks import check_anndata, check_mudata
 from ._conditions import Conditions, conditions_of_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
@@ -14,7 +14,7 @@ from ._hashing import derive_key, profiles_of, uniform_of
 from ._masking import add_unknown, drop_genes, mark_unknown, mask_values
 from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._measured import expressed_genes, measured_tokens
-from ._mudata import check_linked, check_mudata, name_modalities, obs_column, rows_of_modality
+from ._mudata import check_linked, name_modalities, obs_column, rows_of_modality
 from ._multi_cells import MODALITIES, N_MODALITIES, ModalityCells, MultiCells
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer

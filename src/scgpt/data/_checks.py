@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 
 from ._kernels import NEGATIVE, NOT_FINITE
@@ -45,13 +48,30 @@ def check_anndata(adata: object) -> None:
     TypeError
         With the way to an AnnData, where there is one.
     """
-    if isinstance(adata, AnnData):
+    file = "read the file with anndata.read_h5ad(...)"
+    ways = {"Raw": "pass adata.raw.to_adata()", "MuData": "pass one modality, such as mdata['rna']"}
+    _check_kind(adata, AnnData, {"str": file, "PosixPath": file} | ways)
+
+
+def check_mudata(mdata: object) -> None:
+    """Raise for what is not a MuData.
+
+    Raises
+    ------
+    TypeError
+        With the way to a MuData, where there is one.
+    """
+    file = "read the file with mudata.read(...)"
+    bring = "bring modalities together by mudata.MuData({'rna': rna, 'protein': protein})"
+    ways = {"AnnData": f"{bring}, or use SCGPT for one", "dict": bring}
+    _check_kind(mdata, MuData, {"str": file, "PosixPath": file} | ways)
+
+
+def _check_kind(data: object, kind: type, ways: Mapping[str, str]) -> None:
+    if isinstance(data, kind):
         return
-    kind = type(adata).__name__
-    ways = {
-        "str": "read the file with anndata.read_h5ad(...)",
-        "PosixPath": "read the file with anndata.read_h5ad(...)",
-        "Raw": "pass adata.raw.to_adata()",
-        "MuData": "pass one modality, such as mdata['rna']",
-    }
-    raise TypeError(f"Expected an AnnData, not {kind}" + (f": {ways[kind]}." if kind in ways else "."))
+    given = type(data).__name__
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    raise TypeError(
+        f"Expected {article} {kind.__name__}, not {given}" + (f": {ways[given]}." if given in ways else ".")
+    )

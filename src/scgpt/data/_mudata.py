@@ -24,26 +24,6 @@ _USUAL = {
 _CELLS_AT_ONCE = 4096
 
 
-def check_mudata(mdata: object) -> None:
-    """Raise for what is not a MuData.
-
-    Raises
-    ------
-    TypeError
-        With the way to a MuData, where there is one.
-    """
-    if isinstance(mdata, MuData):
-        return
-    kind = type(mdata).__name__
-    ways = {
-        "str": "read the file with mudata.read(...)",
-        "PosixPath": "read the file with mudata.read(...)",
-        "AnnData": "bring modalities together by mudata.MuData({'rna': rna, 'protein': protein}), or use SCGPT for one",
-        "dict": "pass mudata.MuData(...) of it",
-    }
-    raise TypeError(f"Expected a MuData, not {kind}" + (f": {ways[kind]}." if kind in ways else "."))
-
-
 def name_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
     """Return the modalities to read, the kind of each and its name in ``mdata.mod``.
 
