@@ -12,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from scvi import REGISTRY_KEYS
+from scvi.model.base import BaseModelClass
 
 from scgpt._messages import inform, warn_user
 from scgpt.data import GeneMatch
@@ -21,7 +22,6 @@ from scgpt.nn import start_from_genes
 
 from ._calibration import fit_temperature
 from ._embedding import Precision, _rows
-from ._persistence import PersistenceMixin
 from ._scgpt import SCGPT
 
 # Chosen on inner folds of the training cells of pbmc_facs. Few cells are learnt by heart long before attention has learnt
@@ -150,7 +150,7 @@ class SCGPTAnnotator(SCGPT):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | Checkpoint | PersistenceMixin,
+        model: str | Path | Checkpoint | BaseModelClass,
         adata: AnnData | None = None,
         *,
         fresh: Iterable[str] = (),

@@ -15,6 +15,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._manager import AnnDataManagerValidationCheck
 from scvi.data.fields import CategoricalObsField
+from scvi.model.base import BaseModelClass
 
 from scgpt import hub
 from scgpt._messages import warn_user
@@ -40,7 +41,6 @@ from scgpt.hub import Checkpoint
 from ._base import BaseSCGPT
 from ._embedding import Precision, _rows
 from ._fields import ModalitiesField
-from ._persistence import PersistenceMixin
 
 # Parts of a network that a checkpoint of one modality has not, or of another shape.
 _OF_MODALITIES = ("modalities", "gep", "gepc")
@@ -164,7 +164,7 @@ class MultiSCGPT(BaseSCGPT):
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
-        model: str | Path | Checkpoint | PersistenceMixin,
+        model: str | Path | Checkpoint | BaseModelClass,
         mdata: MuData | None = None,
         *,
         fresh: Iterable[str] = (),

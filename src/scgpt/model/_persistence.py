@@ -13,6 +13,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.data._constants import _MODEL_NAME_KEY, _SETUP_ARGS_KEY
 from scvi.model._utils import parse_device_args
+from scvi.model.base import BaseModelClass
 
 from scgpt import hub
 from scgpt.data import Tokenizer, check_anndata
@@ -42,7 +43,7 @@ class PersistenceMixin:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | Checkpoint | PersistenceMixin,
+        model: str | Path | Checkpoint | BaseModelClass,
         adata: AnnData | None = None,
         *,
         fresh: Iterable[str] = (),
@@ -196,7 +197,7 @@ class PersistenceMixin:
 
     @classmethod
     def checkpoint_of(
-        cls, model: str | Path | Checkpoint | PersistenceMixin, *, fresh: Iterable[str] = (), **changes: Any
+        cls, model: str | Path | Checkpoint | BaseModelClass, *, fresh: Iterable[str] = (), **changes: Any
     ) -> Checkpoint:
         """Return the checkpoint of a model, or that which a name or folder stands for.
 
