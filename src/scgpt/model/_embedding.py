@@ -238,7 +238,7 @@ class EmbeddingMixin:
     def _given_or_own(self, adata: Any) -> Any:
         adata = self.adata if adata is None else adata
         if adata is None:
-            raise ValueError("This model has no data of its own; pass some.")
+            raise ValueError("This model has no data of its own; pass an AnnData or MuData.")
         self._check_data(adata)
         return adata
 

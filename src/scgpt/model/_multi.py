@@ -75,7 +75,7 @@ class MultiSCGPT(BaseSCGPT):
 
     _setup_method = "setup_mudata"
     _check_data = staticmethod(check_mudata)
-    _data_file = hub.MDATA
+    _data_file, _write_data = hub.MDATA, "write_h5mu"
     _read_data = staticmethod(mudata.read_h5mu)
 
     def __init__(

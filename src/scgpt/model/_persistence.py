@@ -37,7 +37,7 @@ class PersistenceMixin:
     # What kinds of data differ in.
     _setup_method = "setup_anndata"
     _check_data: Callable[[Any], None] = staticmethod(check_anndata)
-    _data_file = hub.ADATA
+    _data_file, _write_data = hub.ADATA, "write_h5ad"
     _read_data: Callable[[Path], Any] = staticmethod(anndata.read_h5ad)
 
     @classmethod
@@ -135,7 +135,7 @@ class PersistenceMixin:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # The data are written first: if that fails, nothing has been replaced.
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            self.adata.write(Path(temporary) / self._data_file, **anndata_write_kwargs)
+            getattr(self.adata, self._write_data)(Path(temporary) / self._data_file, **anndata_write_kwargs)
             hub.write_checkpoint(self.to_checkpoint(), folder, overwrite=overwrite)
             (Path(temporary) / self._data_file).replace(folder / self._data_file)
 
