@@ -258,7 +258,9 @@ def test_where_zeros_are_no_tokens_the_head_zero_decides_which_genes_are_express
     embedding = model.get_latent_representation(known, normalize=False, progress_bar=False)
     ids = torch.from_numpy(model.vocab.ids(got.var_names))
     with torch.no_grad():
-        p = model.module.network.expressed(ids, torch.from_numpy(embedding), torch.from_numpy(share).unsqueeze(1)).numpy()
+        p = model.module.network.expressed(
+            ids, torch.from_numpy(embedding), torch.from_numpy(share).unsqueeze(1)
+        ).numpy()
     sure = np.abs(p - 0.5) > 1e-4
     assert 0.1 < (p > 0.5).mean() < 0.9
     assert np.array_equal((got.layers["bins"] > 0)[sure], (p > 0.5)[sure])
@@ -275,7 +277,9 @@ def test_what_a_cell_expresses_is_drawn_with_its_probability(make_model, cells):
     share = np.asarray((cells.X > 0).mean(1)).ravel().astype(np.float32)
     ids = torch.from_numpy(model.vocab.ids(got[0].var_names))
     with torch.no_grad():
-        p = model.module.network.expressed(ids, torch.from_numpy(embedding), torch.from_numpy(share).unsqueeze(1)).numpy()
+        p = model.module.network.expressed(
+            ids, torch.from_numpy(embedding), torch.from_numpy(share).unsqueeze(1)
+        ).numpy()
     on = np.mean([adata.layers["bins"] > 0 for adata in got.values()], axis=0)
     far = (on - p) / np.sqrt(p * (1 - p) / 60 + 1e-9)
     assert 0.8 < far.std() < 1.2 and abs(far.mean()) < 0.1

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -135,6 +137,20 @@ def test_a_pretrained_model_keeps_its_genes_and_learns_proteins(mdata):
     )
     train(model)
     assert model.module.network.config.n_modalities == 1 + len(MODALITIES)
+
+
+def test_a_checkpoint_of_genes_embeds_them_as_it_is(mdata):
+    rna = mdata["rna"].copy()
+    SCGPT.setup_anndata(rna)
+    pretrained = SCGPT(rna, **SMALL)
+    pretrained.train(1, enable_progress_bar=False)
+    checkpoint = replace(pretrained.to_checkpoint(), registry={})  # as those that are downloaded
+    only_genes = MuData({"rna": mdata["rna"].copy()})
+    assert_allclose(
+        MultiSCGPT.from_pretrained(checkpoint).get_latent_representation(only_genes, progress_bar=False),
+        pretrained.get_latent_representation(progress_bar=False),
+        atol=1e-5,
+    )
 
 
 def test_features_of_another_data_set_are_matched(model, mdata):

@@ -121,12 +121,19 @@ class Cells:
             batch = add_unknown(batch, unknown)
         if self.conditions is not None:
             batch = replace(batch, condition_ids=self.conditions.of_tokens(batch))
-        labels = {
-            name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
-            for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))
-            if values is not None
-        }
-        return replace(batch, **labels)
+        return with_labels(batch, index, self.batch_labels, self.labels)
+
+
+def with_labels(
+    batch: TokenBatch,
+    index: NDArray[np.int64],
+    batch_labels: NDArray[np.int64] | None,
+    labels: NDArray[np.int64] | None,
+) -> TokenBatch:
+    """Return a batch of the cells ``index`` with their batches and classes, from those of all cells."""
+    of_all = {"batch_labels": batch_labels, "labels": labels}
+    given = {name: np.asarray(values, dtype=np.int64) for name, values in of_all.items() if values is not None}
+    return replace(batch, **{name: torch.from_numpy(values[index]) for name, values in given.items()})
 
 
 def _row_reader(adata: AnnData, layer: str | None) -> RowReader:

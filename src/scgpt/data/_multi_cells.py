@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
-from ._cells import Cells
+from ._cells import Cells, with_labels
 from ._tokenizer import Tokenizer
 
 # The kinds of features, by the row of the modality embedding that their tokens have. That of <cls> is row 0, its own.
@@ -100,13 +100,7 @@ class MultiCells:
             present = np.flatnonzero(modality.rows[index] >= 0)
             batch = modality.cells.tokenize(modality.rows[index[present]], tokenizer, key=key, expressed=expressed)
             parts.append((MODALITIES[kind], present, batch))
-        batch = _joined(parts, index, tokenizer)
-        labels = {
-            name: torch.from_numpy(np.asarray(values, dtype=np.int64)[index])
-            for name, values in (("batch_labels", self.batch_labels), ("labels", self.labels))
-            if values is not None
-        }
-        return replace(batch, **labels)
+        return with_labels(_joined(parts, index, tokenizer), index, self.batch_labels, self.labels)
 
 
 def _joined(

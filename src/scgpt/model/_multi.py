@@ -290,12 +290,12 @@ class MultiSCGPT(BaseSCGPT):
         wanted = list(there) if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
         if lacking := [kind for kind in wanted if kind not in there]:
             raise KeyError(f"modality= names {lacking}; there are {list(there)}.")
-        matches = self.match(mdata)
+        matches, layers = self.match(mdata), args.get("layers") or {}
         return MultiCells(
             {
                 kind: ModalityCells(
-                    Cells(mdata.mod[there[kind]], matches[kind].token_ids, layer=args["layers"].get(kind)),
-                    rows_of_modality(mdata, there[kind], args["layers"].get(kind)),
+                    Cells(mdata.mod[there[kind]], matches[kind].token_ids, layer=layers.get(kind)),
+                    rows_of_modality(mdata, there[kind], layers.get(kind)),
                 )
                 for kind in wanted
             },
@@ -318,8 +318,11 @@ class MultiSCGPT(BaseSCGPT):
 
 
 def _modalities_of(mdata: MuData, args: Mapping[str, Any]) -> dict[str, str]:
-    """Return the modalities of a data set that a model reads: those that it was set up with, as far as they are there."""
-    given = args["modalities"]
+    """Return the modalities of a data set that a model reads: those that it was set up with, as far as they are there.
+
+    A checkpoint that was never set up reads those with usual names.
+    """
+    given = args.get("modalities") or name_modalities(mdata, None)
     there = {kind: given[kind] for kind in MODALITIES if given.get(kind) in mdata.mod}
     if not there:
         raise KeyError(f"mdata has none of the modalities {given}; there are {list(mdata.mod)}.")
