@@ -26,6 +26,7 @@ def batch() -> TokenBatch:
         batch_labels=torch.tensor([0, 1, 0, 2]),
         labels=torch.tensor([5, 6, 7, 8]),
         measured=torch.tensor([100, 103, 107]),
+        measured_modality_ids=torch.tensor([1, 1, 2]),
         expressed=(torch.arange(12).reshape(4, 3) % 5 == 0).float(),
     )
 
@@ -40,7 +41,8 @@ def assert_same(a: TokenBatch, b: TokenBatch) -> None:
 
 
 def concatenate(parts: list[TokenBatch]) -> dict[str, torch.Tensor]:
-    names = [f.name for f in fields(TokenBatch) if f.name not in ("offsets", "measured")]
+    of_the_data = ("offsets", "measured", "measured_modality_ids")
+    names = [f.name for f in fields(TokenBatch) if f.name not in of_the_data]
     return {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
 
 
@@ -61,6 +63,7 @@ def test_cells_are_a_range_of_the_batch(batch):
     assert middle.labels.tolist() == [6, 7]
     assert middle.expressed.tolist() == [[0, 0, 1], [0, 0, 0]]
     assert middle.measured.tolist() == [100, 103, 107]  # the data set's, the same for every cell
+    assert middle.measured_modality_ids.tolist() == [1, 1, 2]
     # A range must not bring along what the whole batch had computed about itself.
     assert middle.lengths.tolist() == [1, 5]
     assert middle.cell_of_token.tolist() == [0, 1, 1, 1, 1, 1]
