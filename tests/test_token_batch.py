@@ -27,7 +27,7 @@ def batch() -> TokenBatch:
         labels=torch.tensor([5, 6, 7, 8]),
         measured=torch.tensor([100, 103, 107]),
         measured_modality_ids=torch.tensor([1, 1, 2]),
-        expressed=(torch.arange(12).reshape(4, 3) % 5 == 0).float(),
+        levels=(torch.arange(12).reshape(4, 3) % 5 == 0).float(),
     )
 
 
@@ -61,7 +61,7 @@ def test_cells_are_a_range_of_the_batch(batch):
     assert middle.condition_ids.tolist() == [[t % 3, t % 2] for t in range(3, 9)]
     assert middle.cell_index.tolist() == [41, 42]
     assert middle.labels.tolist() == [6, 7]
-    assert middle.expressed.tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert middle.levels.tolist() == [[0, 0, 1], [0, 0, 0]]
     assert middle.measured.tolist() == [100, 103, 107]  # the data set's, the same for every cell
     assert middle.measured_modality_ids.tolist() == [1, 1, 2]
     # A range must not bring along what the whole batch had computed about itself.
@@ -176,7 +176,7 @@ def test_keep_leaves_tokens_out_but_never_the_first_of_a_cell(batch):
     assert kept.offsets.tolist() == [0, 2, 3, 6, 7]
     assert kept.offsets.dtype == torch.int64
     assert kept.lengths.tolist() == [2, 1, 3, 1]
-    assert torch.equal(kept.expressed, batch.expressed)  # of all measured genes, tokens or not
+    assert torch.equal(kept.levels, batch.levels)  # of all measured genes, tokens or not
     assert torch.equal(kept.measured, batch.measured)
     assert_same(batch.keep(torch.ones(11, dtype=torch.bool)), batch)
 

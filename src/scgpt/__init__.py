@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy
 
 if TYPE_CHECKING:
-    from . import corpus, data, hub, index, metrics, model, module, nn, pl, pretraining, tl, train
+    from . import corpus, data, hub, index, metrics, model, module, nn, pl, pp, pretraining, tl, train
     from .index import ReferenceIndex
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "module",
     "nn",
     "pl",
+    "pp",
     "pretraining",
     "tl",
     "train",

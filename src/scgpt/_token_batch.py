@@ -11,7 +11,7 @@ from torch import Tensor
 
 # How each optional field is laid out: one entry per token, or one per cell.
 _PER_TOKEN = ("gene_ids", "values", "condition_ids", "modality_ids", "unknown", "targets", "predict")
-_PER_CELL = ("cell_index", "batch_labels", "labels", "expressed")
+_PER_CELL = ("cell_index", "batch_labels", "labels", "levels")
 _PER_MEASURED = ("measured", "measured_modality_ids")
 
 
@@ -96,8 +96,9 @@ class TokenBatch(Packed):
         ``(B,)`` int64, class of each cell.
     measured
         ``(G,)`` int64, genes that the data set measured, each once.
-    expressed
-        ``(B, G)`` float32, which of them each cell expresses: 1 or 0, NaN where its batch did not measure the gene.
+    levels
+        ``(B, G)`` float32, value of each of them in each cell: 0 where the cell does not express it, infinite where it does and
+        no token ever told how much, NaN where its batch did not measure it.
     measured_modality_ids
         ``(G,)`` int64, their modality.
 
@@ -119,7 +120,7 @@ class TokenBatch(Packed):
     batch_labels: Tensor | None = None
     labels: Tensor | None = None
     measured: Tensor | None = None
-    expressed: Tensor | None = None
+    levels: Tensor | None = None
     measured_modality_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -209,7 +210,7 @@ class TokenBatch(Packed):
         predict: Tensor | None = None,
         labels: Tensor | None = None,
         measured: Tensor | None = None,
-        expressed: Tensor | None = None,
+        levels: Tensor | None = None,
         measured_modality_ids: Tensor | None = None,
     ) -> TokenBatch:
         """Pack padded ``(B, L)`` arrays, as other code has them.
@@ -240,7 +241,7 @@ class TokenBatch(Packed):
             ``(B,)`` int.
         measured
             ``(G,)`` int.
-        expressed
+        levels
             ``(B, G)`` float.
         measured_modality_ids
             ``(G,)`` int.
@@ -280,7 +281,7 @@ class TokenBatch(Packed):
             batch_labels=None if batch_labels is None else batch_labels.long(),
             labels=None if labels is None else labels.long(),
             measured=None if measured is None else measured.long(),
-            expressed=None if expressed is None else expressed.float(),
+            levels=None if levels is None else levels.float(),
             measured_modality_ids=None if measured_modality_ids is None else measured_modality_ids.long(),
         )
 

@@ -148,20 +148,25 @@ def test_tokens_come_with_their_cells_and_labels(counts):
     assert Cells(ad.AnnData(counts), token_ids).tokenize(index, tokenizer).labels is None
 
 
-def test_which_of_the_measured_genes_a_cell_expresses(counts):
+def test_the_values_of_all_measured_genes(counts):
     tokenizer = Tokenizer(GeneVocab.from_genes(f"G{i}" for i in range(N_VARS)), max_length=4)
     token_ids = np.arange(N_VARS)[::-1].copy()
     token_ids[:2], token_ids[2:5] = -1, 7  # two genes that the vocabulary lacks, and one that four variables carry
     cells = Cells(ad.AnnData(counts), token_ids)
     index = INDICES["repeated"]
-    batch = cells.tokenize(index, tokenizer, expressed=True)
+    batch = cells.tokenize(index, tokenizer, levels=True)
     genes = sorted(set(token_ids.tolist()) - {-1})
     assert batch.measured.tolist() == genes
     dense = counts.toarray()[index]
     # All genes count, those beyond max_length too.
     expected = [[bool((row[token_ids == gene] > 0).any()) for gene in genes] for row in dense]
-    assert batch.expressed.tolist() == expected
-    assert cells.tokenize(index, tokenizer).expressed is None
+    assert (batch.levels > 0).tolist() == expected
+    for cell, levels in zip(batch.split(1), batch.levels, strict=True):
+        told = {int(gene): float(value) for gene, value in zip(batch.measured, levels, strict=True) if value > 0}
+        values = dict(zip(cell.gene_ids[1:].tolist(), cell.values[1:].tolist(), strict=True))
+        assert told == dict.fromkeys(told, np.inf) | values
+    assert batch.levels.isinf().any()
+    assert cells.tokenize(index, tokenizer).levels is None
 
 
 def test_ties_are_spread_by_the_key_and_the_cell(counts):

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from scgpt.data import TokenBatch, add_unknown, drop_genes, mark_unknown, mask_values
+from scgpt.data import TokenBatch, add_unknown, drop_genes, drop_modalities, mark_unknown, mask_values
 
 LENGTHS = (1, 2, 3, 11, 101, 41)
 
@@ -152,3 +153,42 @@ def test_genes_to_generate_come_after_those_of_each_cell(batch):
         assert after.unknown.tolist() == [False] * before.n_tokens + [True] * 3
         assert torch.equal(after.values[: before.n_tokens], before.values)
     assert torch.equal(more.keep(~more.unknown).gene_ids, batch.gene_ids)
+
+
+@pytest.fixture
+def modal() -> TokenBatch:
+    """400 cells of three modalities, but that every fourth has RNA alone."""
+    lengths = np.where(np.arange(400) % 4, 7, 3)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    kinds = np.concatenate([[0, 1, 1, 2, 2, 3, 3][:n] for n in lengths])
+    return TokenBatch(
+        gene_ids=torch.arange(len(kinds)),
+        values=torch.ones(len(kinds)),
+        offsets=torch.from_numpy(offsets),
+        cell_index=torch.arange(400) + 5,
+        modality_ids=torch.from_numpy(kinds),
+    )
+
+
+def test_of_some_cells_one_modality_is_dropped(modal):
+    dropped = drop_modalities(modal, 0.5, key=3)
+    kinds = [set(cell.modality_ids.tolist()) for cell in dropped.split(1)]
+    assert all(kinds[i] == {0, 1} for i in range(0, 400, 4))  # it has no other
+    several = [kinds[i] for i in range(400) if i % 4]
+    lost = [{1, 2, 3} - kind for kind in several]
+    assert all(0 in kind for kind in several) and max(map(len, lost)) == 1
+    counts = [sum(one == {kind} for one in lost) for kind in (1, 2, 3)]
+    assert abs(sum(counts) - 150) < 30 and min(counts) > 30
+    # It is a function of key and cell.
+    part = drop_modalities(modal.cells(100, 200), 0.5, key=3)
+    assert torch.equal(part.gene_ids, dropped.cells(100, 200).gene_ids)
+    assert not torch.equal(drop_modalities(modal, 0.5, key=4).lengths, dropped.lengths)
+    assert drop_modalities(modal, 0) is modal
+    assert drop_modalities(modal, 1, key=3).lengths.tolist() == [3 if i % 4 == 0 else 5 for i in range(400)]
+
+
+def test_modalities_that_cannot_be_dropped(modal):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], not 2"):
+        drop_modalities(modal, 2)
+    with pytest.raises(ValueError, match="no modalities"):
+        drop_modalities(replace(modal, modality_ids=None), 0.5)

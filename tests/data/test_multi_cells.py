@@ -57,7 +57,7 @@ def test_cells_lack_the_tokens_of_a_modality_that_they_lack(parts, tokenizer):
     cells = mosaic(parts)
     assert len(cells) == N_CELLS + 2
     index = np.array([3, 2, 30, 31])
-    batch = cells.tokenize(index, tokenizer, expressed=True)
+    batch = cells.tokenize(index, tokenizer, levels=True)
     only_protein, both, neither, _ = (batch.cells(i, i + 1) for i in range(4))
     assert set(only_protein.modality_ids.tolist()) == {0, MODALITIES["protein"]}
     assert neither.gene_ids.tolist() == [tokenizer.vocab.cls_id]
@@ -66,9 +66,9 @@ def test_cells_lack_the_tokens_of_a_modality_that_they_lack(parts, tokenizer):
     # What a cell lacks is not known to be 0.
     of_rna = batch.measured_modality_ids == MODALITIES["rna"]
     assert batch.measured.tolist() == sorted(batch.measured.tolist()) and int(of_rna.sum()) == N_GENES
-    assert batch.expressed[0, of_rna].isnan().all() and not batch.expressed[0, ~of_rna].isnan().any()
-    assert batch.expressed[2:].isnan().all()
-    assert batch.expressed[1, of_rna].sum() == tokens.n_tokens - 1
+    assert batch.levels[0, of_rna].isnan().all() and not batch.levels[0, ~of_rna].isnan().any()
+    assert batch.levels[2:].isnan().all()
+    assert batch.levels[1, of_rna].sum() == tokens.values[1:].sum()
 
 
 def test_any_cells_in_any_order(parts, tokenizer):

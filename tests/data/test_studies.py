@@ -93,9 +93,9 @@ def cells_of(joint: ad.AnnData) -> Cells:
 
 def test_what_was_not_measured_is_neither_expressed_nor_zero(joint):
     tokenizer = Tokenizer(GeneVocab.from_genes(joint.var_names))
-    batch = cells_of(joint).tokenize(np.array([4, 0, 2]), tokenizer, expressed=True)
+    batch = cells_of(joint).tokenize(np.array([4, 0, 2]), tokenizer, levels=True)
     nan = np.nan
-    np.testing.assert_array_equal(batch.expressed, [[0, nan, 1, 1], [nan, 1, 1, 1], [nan, 0, 0, 1]])
+    np.testing.assert_array_equal(np.sign(batch.levels.numpy()), [[0, nan, 1, 1], [nan, 1, 1, 1], [nan, 0, 0, 1]])
     assert batch.measured.tolist() == [0, 1, 2, 3]
 
 
@@ -147,10 +147,10 @@ def without_table(joint):
 def test_a_table_that_does_not_name_every_batch_is_refused(
     joint, change: Callable[[ad.AnnData], None], batch_key, error, message
 ):
-    check_measured(joint, MEASURED, "batch")
+    check_measured(joint, MEASURED, joint.obs["batch"])
     change(joint)
     with pytest.raises(error, match=message):
-        check_measured(joint, MEASURED, batch_key)
+        check_measured(joint, MEASURED, None if batch_key is None else joint.obs[batch_key])
 
 
 @pytest.mark.parametrize(("value", "message"), [(-1, "negative values"), (np.nan, "NaN or infinite")])

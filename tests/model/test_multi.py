@@ -180,3 +180,86 @@ def test_wrong_input(mdata):
     mdata["prot"].X = mdata["prot"].X - sp.csr_matrix(np.ones((40, N_PROTEINS), np.float32))
     with pytest.raises(ValueError, match="'prot' holds negative values.*background-corrected"):
         MultiSCGPT.setup_mudata(mdata)
+
+
+OBJECTIVES = {"zero": 100, "levels": 10}
+
+
+@pytest.fixture
+def translator(mdata) -> MultiSCGPT:
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+    model = MultiSCGPT(mdata, zero=True, batch_embedding=True, norm="pre", **SMALL)
+    train(model, 40, lr=1e-2, objectives=OBJECTIVES, drop_modality=0.5, mask_share=0.0, train_size=1.0)
+    return model
+
+
+def test_a_modality_is_predicted_from_the_others(translator, mdata, tmp_path):
+    predict = lambda model=translator, **kwargs: model.predict_modality("protein", progress_bar=False, **kwargs)
+    whole = predict(mdata=mdata)
+    assert whole.shape == (N_CELLS, N_PROTEINS) and list(whole.index) == list(mdata.obs_names)
+    assert list(whole) == list(mdata["prot"].var_names)
+    values = whole.to_numpy()
+    assert values.dtype == np.float32 and np.isfinite(values).all() and (values >= 0).all()
+    # The two types differ as they do in cells that have proteins, also where there are none.
+    truth = mdata["prot"].X.toarray()
+    difference = truth[1::2].mean(0) - truth[::2].mean(0)
+    told = values[41::2].mean(0) - values[40::2].mean(0)
+    assert np.corrcoef(difference, told)[0, 1] > 0.8
+    # It is in the units of the counts, and asks for no protein.
+    assert 0.3 < values.mean() / truth.mean() < 3
+    only_rna = MuData({"rna": mdata["rna"].copy()})
+    assert_allclose(predict(mdata=only_rna), whole, atol=1e-4)
+    some = predict(features=["G3", "G1"], indices=[5, 50])
+    assert_allclose(some, whole.iloc[[5, 50]][["G3", "G1"]], rtol=1e-4, atol=1e-4)
+    # A saved model does the same.
+    translator.save(tmp_path / "model")
+    loaded = MultiSCGPT.from_pretrained(tmp_path / "model")
+    assert_allclose(predict(loaded, mdata=only_rna), whole, atol=1e-4)
+
+
+def test_other_modalities_are_predicted_where_they_are_not_known(translator, mdata):
+    genes = translator.predict_modality("rna", progress_bar=False)
+    assert genes.shape == (N_CELLS, N_GENES)
+    assert genes.iloc[40:].isna().all(axis=None)  # they have nothing but genes
+    assert genes.iloc[:40].notna().all(axis=None)
+
+
+def test_predictions_do_not_read_batches_that_lack_the_modality(translator, mdata):
+    assert translator.extras["profiles"]["protein"]["batches"] == [0, 1]
+    mdata.obs["batch"] = np.where(np.arange(N_CELLS) < 40, "a", "b")
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+    model = MultiSCGPT(mdata, zero=True, batch_embedding=True, **SMALL)
+    train(model, objectives=OBJECTIVES)
+    assert model.extras["profiles"]["protein"]["batches"] == [0]
+    assert model.extras["profiles"]["rna"]["batches"] == [0, 1]
+
+
+def test_what_cannot_be_predicted(model, translator, mdata):
+    with pytest.raises(ValueError, match="objectives 'zero' and 'levels'"):
+        model.predict_modality("protein")
+    with pytest.raises(KeyError, match=r"\['rna', 'protein'\], not on 'atac'"):
+        translator.predict_modality("atac")
+    with pytest.raises(KeyError, match=r"protein features \['CD4'\]"):
+        translator.predict_modality("protein", features=["CD4", "G1"])
+    with pytest.raises(KeyError, match="predicted from other modalities"):
+        translator.predict_modality("protein", source="protein")
+    with pytest.raises(KeyError, match="predicted from other modalities"):
+        translator.predict_modality("protein", MuData({"prot": mdata["prot"].copy()}))
+
+
+def test_a_batch_need_not_measure_every_feature(mdata):
+    table = pd.DataFrame({"a": True, "b": np.arange(N_GENES) < 20}, index=mdata["rna"].var_names)
+    mdata["rna"].varm["measured"] = table
+    counts = mdata["rna"].X.toarray()
+    counts[np.ix_((mdata["rna"].obs["batch"] == "b").to_numpy(), np.arange(20, N_GENES))] = 0
+    mdata["rna"].X = sp.csr_matrix(counts)
+    with pytest.raises(KeyError, match=r"'measured' is not a key of \.varm"):
+        MultiSCGPT.setup_mudata(mdata, batch_key="batch", measured_key="measured")
+    mdata["prot"].varm["measured"] = pd.DataFrame({"a": True, "b": True}, index=mdata["prot"].var_names)
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch", measured_key="measured")
+    model = MultiSCGPT(mdata, zero=True, **SMALL)
+    batch = model._registered_cells().tokenize(np.arange(N_CELLS), model.tokenizer, levels=True)
+    unknown = batch.levels[:, batch.measured_modality_ids == MODALITIES["rna"]].isnan().numpy()
+    assert unknown[mdata.obs["batch"] == "b"].sum(1).tolist() == [10] * int((mdata.obs["batch"] == "b").sum())
+    assert not unknown[mdata.obs["batch"] == "a"].any()
+    train(model, objectives=OBJECTIVES)

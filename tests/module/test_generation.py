@@ -229,7 +229,7 @@ def test_the_probability_of_expression_is_that_of_the_head_zero(batch):
         (torch.rand(4, 20, generator=torch.Generator().manual_seed(0)) < 0.4).float(),
     )
     labels = torch.tensor([0, 1, 1, 0])
-    known = replace(batch, measured=measured, expressed=expressed, batch_labels=labels)
+    known = replace(batch, measured=measured, levels=expressed, batch_labels=labels)
     out = module.network(known, ["zero"])
     ours = module.network.expressed(measured, out.cells, expressed.mean(1, keepdim=True), labels)
     torch.testing.assert_close(ours, out.expressed, rtol=0, atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scgpt.data import TokenBatch
-from scgpt.module import OBJECTIVES, Ecs, Gep, Zero, make_objectives
+from scgpt.module import OBJECTIVES, Ecs, Gep, Levels, Zero, make_objectives, reads_levels
 from scgpt.nn import NetworkOutput
 
 
@@ -55,7 +55,7 @@ def test_value(name, output, batch):
 
 
 def test_every_objective_is_tested():
-    assert set(OBJECTIVES) == {*EXPECTED, "gen"}  # which has a file of its own
+    assert set(OBJECTIVES) == {*EXPECTED, "levels", "gen"}  # tested below, and in a file of its own
 
 
 def test_a_choice_among_bins_is_scored_by_cross_entropy(output, batch):
@@ -93,7 +93,7 @@ def test_what_is_no_objective_is_refused(given, message):
 
 
 def test_where_zeros_are_left_out_the_cell_answers_for_all_measured_genes(output, batch):
-    batch = replace(batch, measured=torch.tensor([3, 4, 5]), expressed=torch.tensor([[1, 0, 0], [1, 1, 0]]).float())
+    batch = replace(batch, measured=torch.tensor([3, 4, 5]), levels=torch.tensor([[1, 0, 0], [1, 1, 0]]).float())
     output = replace(output, expressed=torch.tensor([[0.5, 0.25, 0.5], [0.5, 0.5, 0.75]]))
     expected = -torch.tensor([0.5, 0.75, 0.5, 0.5, 0.5, 0.25]).log().mean()
     assert make_objectives(["zero"])[0](output, batch).item() == pytest.approx(expected.item())
@@ -101,7 +101,7 @@ def test_where_zeros_are_left_out_the_cell_answers_for_all_measured_genes(output
 
 def test_genes_that_were_not_measured_are_not_asked_for(output, batch):
     nan = torch.nan
-    batch = replace(batch, measured=torch.tensor([3, 4, 5]), expressed=torch.tensor([[1, nan, 0], [nan, nan, 1]]))
+    batch = replace(batch, measured=torch.tensor([3, 4, 5]), levels=torch.tensor([[1, nan, 0], [nan, nan, 1]]))
     probability = torch.tensor([[0.5, 0.9, 0.2], [0.9, 0.9, 0.25]], requires_grad=True)
     loss = Zero()(replace(output, expressed=probability), batch)
     loss.backward()
@@ -112,7 +112,7 @@ def test_genes_that_were_not_measured_are_not_asked_for(output, batch):
 
 
 def test_cells_that_measured_nothing_cost_nothing(output, batch):
-    batch = replace(batch, measured=torch.tensor([3]), expressed=torch.full((2, 1), torch.nan))
+    batch = replace(batch, measured=torch.tensor([3]), levels=torch.full((2, 1), torch.nan))
     probability = torch.full((2, 1), 0.5, requires_grad=True)
     loss = Zero()(replace(output, expressed=probability), batch)
     loss.backward()
@@ -120,8 +120,35 @@ def test_cells_that_measured_nothing_cost_nothing(output, batch):
     assert torch.equal(probability.grad, torch.zeros(2, 1))
 
 
+def test_each_modality_of_a_cell_counts_the_same(output, batch):
+    levels = torch.tensor([[1, 0, 2, 0.0], [torch.nan, torch.nan, torch.nan, 0]])
+    batch = replace(batch, measured=torch.arange(4), levels=levels, measured_modality_ids=torch.tensor([1, 1, 1, 3]))
+    probability = torch.tensor([[0.5, 0.5, 0.5, 0.1], [0.5, 0.5, 0.5, 0.2]])
+    loss = Zero()(replace(output, expressed=probability), batch)
+    expected = ((np.log(2) - np.log(0.9)) / 2 - np.log(0.8)) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_levels_are_those_of_the_genes_that_a_cell_expresses(output, batch):
+    levels = torch.tensor([[4, 2, 0, torch.inf], [torch.nan, 10, 0, 0]])
+    batch = replace(batch, measured=torch.arange(4), levels=levels)
+    guess = torch.tensor([[3.0, 4, 9, 9], [9, 5, 9, 9]], requires_grad=True)
+    loss = Levels()(replace(output, levels=guess), batch)
+    loss.backward()
+    assert loss.item() == pytest.approx((((1 / 4) ** 2 + (2 / 4) ** 2) / 2 + (5 / 10) ** 2) / 2)
+    assert (guess.grad != 0).tolist() == [[True, True, False, False], [False, True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("names", "include_zeros", "expected"),
+    [(["zero", "gep"], False, True), (["levels"], False, True), (["gepc"], False, False), (["zero"], True, False)],
+)
+def test_what_all_genes_are_is_read_where_an_objective_asks(names, include_zeros, expected):
+    assert reads_levels(make_objectives(names), include_zeros=include_zeros) == expected
+
+
 def test_unmeasured_genes_under_autocast(output, batch):
-    batch = replace(batch, measured=torch.tensor([3, 4]), expressed=torch.tensor([[1, torch.nan], [0, 1]]))
+    batch = replace(batch, measured=torch.tensor([3, 4]), levels=torch.tensor([[1, torch.nan], [0, 1]]))
     logits = torch.tensor([[0.0, 1.0], [-3.0, 200.0]], requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss = Zero()(replace(output, expressed=torch.sigmoid(logits.bfloat16())), batch)

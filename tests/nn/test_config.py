@@ -11,15 +11,15 @@ def test_defaults_are_the_whole_human_model():
     assert (config.n_layers, config.n_heads, config.d_model, config.d_feed_forward) == (12, 8, 512, 512)
     assert (config.norm, config.dropout, config.value_encoder, config.max_value) == ("post", 0.2, "continuous", 512)
     assert (config.pooling, config.expression, config.input_norm) == ("cls", "mlp", None)
-    assert config.heads == ("gep", "gepc")
+    assert config.heads == ("gep", "gepc", "levels")
 
 
 @pytest.mark.parametrize(
     ("settings", "heads"),
     [
         ({"gepc": False}, ("gep",)),
-        ({"zero": True, "n_classes": 5}, ("gep", "gepc", "zero", "cls")),
-        ({"adversary": True, "n_batches": 2}, ("gep", "gepc", "dar")),
+        ({"zero": True, "n_classes": 5}, ("gep", "gepc", "zero", "levels", "cls")),
+        ({"adversary": True, "n_batches": 2}, ("gep", "gepc", "levels", "dar")),
         ({"expression": "affine", "gepc": False}, ("perturb_gep",)),
     ],
 )

@@ -29,7 +29,7 @@ def outputs(out: NetworkOutput) -> dict[str, torch.Tensor]:
 
 
 def per_cell(name: str) -> bool:
-    return name in ("cells", "cls", "dar")
+    return name in ("cells", "cls", "dar", "levels")
 
 
 def reorder(batch: TokenBatch, cells: list[int]) -> TokenBatch:
@@ -333,7 +333,7 @@ def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
     assert of_tokens.expressed is None  # nobody said what was measured
     # Half of the genes that a cell's batch measured are expressed: even odds, which change no answer.
     expressed = torch.tensor([[1, 0, 1, 0, 1, 0, torch.nan], [torch.nan, 1, 1, 1, 0, 0, 0]]).repeat(2, 1)
-    batch = replace(batch, measured=torch.arange(5, 12), expressed=expressed)
+    batch = replace(batch, measured=torch.arange(5, 12), levels=expressed)
     out = network(batch, ["zero"])
     assert out.expressed.shape == (4, 7)
     assert out.zero is None and out.zero_gepc is None  # tokens are not asked then
@@ -347,10 +347,40 @@ def test_a_cell_answers_for_every_gene_that_was_measured(make_network, batch):
     # The share that a cell expresses shifts the odds of all its genes alike.
     more = expressed.clone()
     more[0, :6], more[1], more[2, :6] = 1, 0, torch.tensor([1.0, 1, 1, 0, 0, 0])
-    shift = torch.logit(network(replace(batch, expressed=more), ["zero"]).expressed) - torch.logit(out.expressed)
+    shift = torch.logit(network(replace(batch, levels=more), ["zero"]).expressed) - torch.logit(out.expressed)
     # None and all of 7 genes count as half a gene more and less.
     bounds = torch.log(torch.tensor([13.0, 1 / 13, 1, 1]))
     assert_close(shift, bounds.unsqueeze(1).expand(4, 7), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_cell_tells_the_level_of_every_gene_that_was_measured(make_network, batch):
+    network = make_network(n_batches=3, batch_embedding=True)
+    of_tokens = network(batch, ["gepc"]).gepc
+    with pytest.raises(ValueError, match="measured"):
+        network(batch, ["levels"])
+    levels = network(replace(batch, measured=torch.arange(5, 12)), ["levels"]).levels
+    assert levels.shape == (4, 7)
+    asked = (batch.gene_ids >= 5) & (batch.gene_ids < 12)
+    assert asked.sum() > 3
+    assert_close(levels[batch.cell_of_token[asked], batch.gene_ids[asked] - 5], of_tokens[asked])
+
+
+@torch.no_grad()
+def test_heads_may_read_the_direction_of_a_cell_alone(make_network, batch):
+    plain, normed = (make_network(cell_norm=on, zero=True, n_classes=3) for on in (False, True))
+    normed.load_state_dict(plain.state_dict())
+    batch = replace(batch, measured=torch.arange(5, 12), levels=(torch.arange(28) % 2).view(4, 7).float())
+    heads = ("gepc", "zero", "levels", "cls")
+    before, after = (network(batch, heads) for network in (plain, normed))
+    assert_close(before.cells, after.cells)  # the embedding itself is as it was
+    cells = F.normalize(before.cells, dim=1) * 16**0.5
+    assert_close(after.cls, plain.cls(cells))
+    share = torch.full((4, 1), 0.5)
+    share[:, 0] = batch.levels.mean(1)
+    assert_close(after.expressed, plain.expressed(batch.measured, cells, share))
+    assert_close(after.levels, plain.levels(batch.measured, cells))
+    assert not torch.allclose(after.levels, before.levels, atol=1e-3)
 
 
 @torch.no_grad()
@@ -361,7 +391,7 @@ def test_with_modalities_the_odds_are_those_of_a_features_own(make_network, batc
     batch = replace(batch, modality_ids=modality_of.index_fill(0, batch.first, 0))
     measured, modality = torch.arange(5, 11), torch.tensor([1, 1, 2, 2, 2, 2])
     expressed = torch.tensor([[1, 0, 1, 0, 1, 0], [torch.nan, torch.nan, 1, 1, 0, 0]]).repeat(2, 1)
-    batch = replace(batch, measured=measured, expressed=expressed)
+    batch = replace(batch, measured=measured, levels=expressed)
     with pytest.raises(ValueError, match="measured_modality_ids"):
         network(batch, ["zero"])
     out = network(replace(batch, measured_modality_ids=modality), ["zero"])
@@ -373,7 +403,7 @@ def test_with_modalities_the_odds_are_those_of_a_features_own(make_network, batc
     known = ~expressed.isnan()
     assert_close(out.expressed[known], torch.sigmoid(cells @ logits.T)[known])
     # More of one modality shifts the odds of that one alone.
-    more = replace(batch, expressed=expressed.index_fill(1, torch.tensor([2, 3, 4]), 1), measured_modality_ids=modality)
+    more = replace(batch, levels=expressed.index_fill(1, torch.tensor([2, 3, 4]), 1), measured_modality_ids=modality)
     shift = torch.logit(network(more, ["zero"]).expressed) - torch.logit(out.expressed)
     three_of_four = torch.tensor([0.0, 0, 1, 1, 1, 1]) * np.log(3)
     assert_close(shift, three_of_four.expand(4, 6), atol=1e-4)
@@ -403,7 +433,7 @@ def test_a_head_that_is_off_is_an_error(head, make_network, batch):
 
 
 def test_a_head_that_does_not_exist_is_an_error(make_network, batch):
-    with pytest.raises(ValueError, match=r"\['mvc'\] are unknown; this network has \['gep', 'gepc'\]"):
+    with pytest.raises(ValueError, match=r"\['mvc'\] are unknown; this network has \['gep', 'gepc', 'levels'\]"):
         make_network()(batch, ["mvc"])
 
 
@@ -475,7 +505,8 @@ def test_half_precision_stays_close(make_network, batch):
 
 def hide(batch: TokenBatch, share: float = 0.5) -> TokenBatch:
     chance = torch.rand(batch.n_tokens, generator=torch.Generator().manual_seed(7))
-    return replace(batch, unknown=(chance < share).index_fill(0, batch.first, False))
+    asked = {"measured": torch.arange(5, 12), "measured_modality_ids": torch.ones(7, dtype=torch.int64)}
+    return replace(batch, unknown=(chance < share).index_fill(0, batch.first, False), **asked)
 
 
 class TestUnknown:

@@ -137,14 +137,14 @@ def test_genes_that_a_file_did_not_measure_are_absent(corpus, tokenizer):
     lacking = set(corpus.vocab.ids(GENES[:20]).tolist())
     files = corpus.file_of_cell()
     zeros = Tokenizer(corpus.vocab, include_zeros=True)
-    for batch in loader(corpus, zeros, mask_share=0.0, expressed=True):
+    for batch in loader(corpus, zeros, mask_share=0.0, levels=True):
         for i, (part, cell) in enumerate(zip(batch.split(1), batch.cell_index.tolist(), strict=True)):
             of_b = corpus.files[files[cell]] == "b.h5ad"
             assert lacking.isdisjoint(part.gene_ids.tolist()) == of_b
             assert part.n_tokens == 1 + (40 if of_b else 60)
-            unknown = batch.expressed[i].isnan()
+            unknown = batch.levels[i].isnan()
             assert set(batch.measured[unknown].tolist()) == (lacking if of_b else set())
-            told = batch.measured[batch.expressed[i] == 1].tolist()
+            told = batch.measured[batch.levels[i] > 0].tolist()
             assert sorted(told) == sorted(part.gene_ids[1:][part.targets[1:] > 0].tolist())
 
 

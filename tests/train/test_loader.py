@@ -64,11 +64,11 @@ def test_labels_go_with_their_cells(cells, tokenizer):
 
 def test_measured_genes_are_told_on_request(cells, tokenizer, counts):
     plain, telling = loader(cells, tokenizer), loader(cells, tokenizer)
-    telling.expressed = True
+    telling.levels = True
     assert next(iter(plain)).measured is None
     batch = next(iter(telling))
     assert batch.measured.tolist() == list(range(counts.n_vars))
-    assert np.array_equal(batch.expressed.numpy(), counts.X.toarray()[batch.cell_index.numpy()] > 0)
+    assert np.array_equal(batch.levels.numpy() > 0, counts.X.toarray()[batch.cell_index.numpy()] > 0)
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 4])

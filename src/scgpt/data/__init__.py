@@ -4,18 +4,22 @@ from scgpt._token_batch import TokenBatch
 
 from ._aligned import aligned
 from ._binning import bin_values, unbin_values, values_of_bins
+from ._by_name import by_name
 from ._cell_conditions import CellConditions
 from ._cells import Cells
 from ._checks import check_anndata, check_mudata
 from ._conditions import Conditions, conditions_of_genes
+from ._features import StudyExpression, accessible_peaks, variable_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
 from ._hashing import derive_key, profiles_of, uniform_of
-from ._masking import add_unknown, drop_genes, mark_unknown, mask_values
+from ._join_modalities import join_modalities
+from ._masking import add_unknown, drop_genes, drop_modalities, mark_unknown, mask_values
 from ._matching import GeneMatch, in_memory, match_genes, name_keys, own_names, read_mapping
-from ._measured import expressed_genes, measured_tokens
+from ._measured import levels_of_genes, measured_tokens
 from ._mudata import check_linked, name_modalities, obs_column, rows_of_modality
 from ._multi_cells import MODALITIES, N_MODALITIES, ModalityCells, MultiCells
+from ._proteins import above_background
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
@@ -33,11 +37,15 @@ __all__ = [
     "ModalityCells",
     "MultiCells",
     "Study",
+    "StudyExpression",
     "TokenBatch",
     "Tokenizer",
+    "above_background",
+    "accessible_peaks",
     "add_unknown",
     "aligned",
     "bin_values",
+    "by_name",
     "check_anndata",
     "check_linked",
     "check_measured",
@@ -45,9 +53,11 @@ __all__ = [
     "conditions_of_genes",
     "derive_key",
     "drop_genes",
-    "expressed_genes",
+    "drop_modalities",
     "in_memory",
+    "join_modalities",
     "join_studies",
+    "levels_of_genes",
     "mark_unknown",
     "mask_values",
     "match_genes",
@@ -64,4 +74,5 @@ __all__ = [
     "unbin_values",
     "uniform_of",
     "values_of_bins",
+    "variable_genes",
 ]

@@ -17,7 +17,7 @@ from scgpt._token_batch import TokenBatch
 
 from ._conditions import Conditions
 from ._masking import add_unknown
-from ._measured import expressed_genes, measured_tokens
+from ._measured import levels_of_genes, measured_tokens
 from ._tokenizer import Tokenizer
 
 RowReader = Callable[[NDArray[np.int64]], sp.csr_matrix]
@@ -92,7 +92,7 @@ class Cells:
         tokenizer: Tokenizer,
         *,
         key: int = 0,
-        expressed: bool = False,
+        levels: bool = False,
         unknown: NDArray[np.int64] | None = None,
     ) -> TokenBatch:
         """Return some cells as tokens, with their conditions and labels, in the order given.
@@ -105,8 +105,8 @@ class Cells:
             How they become tokens.
         key
             Decides ties that are spread at random.
-        expressed
-            Whether to say which of all measured genes each cell expresses, too.
+        levels
+            Whether to say the values of all measured genes, too.
         unknown
             ``(G,)`` ids of genes that were not measured, and become unknown tokens of each cell.
         """
@@ -115,8 +115,8 @@ class Cells:
         batches = None if self.measured is None or self.batch_labels is None else self.batch_labels[index]
         if tokenizer.include_zeros and self.measured is not None and batches is not None:
             batch = batch.keep(measured_tokens(batch, self.token_ids, self.measured, batches))
-        if expressed:
-            batch = replace(batch, **expressed_genes(rows, self.token_ids, self.measured, batches))
+        if levels:
+            batch = replace(batch, **levels_of_genes(batch, rows, self.token_ids, self.measured, batches))
         if unknown is not None:
             batch = add_unknown(batch, unknown)
         if self.conditions is not None:

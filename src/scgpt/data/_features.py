@@ -1,9 +1,9 @@
-"""Which genes to train on: those that vary within batches, over one study or several."""
+"""Which features to train on: genes that vary within batches, peaks that are open in many cells; over several studies."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,9 @@ class StudyExpression:
         return "normalised" if values.max() > _MAX_LOG else "log-normalised"
 
 
+FeatureChoice = Callable[[Sequence[StudyExpression], int], list[str]]
+
+
 def variable_genes(studies: Sequence[StudyExpression], n_genes: int) -> list[str]:
     """Choose the genes that vary most within batches.
 
@@ -73,13 +76,47 @@ def variable_genes(studies: Sequence[StudyExpression], n_genes: int) -> list[str
     ValueError
         When ``n_genes`` is below 1.
     """
-    if n_genes < 1:
-        raise ValueError(f"At least one gene must be chosen, not {n_genes}.")
+    _check_number(n_genes)
     rating = pd.concat([_rate(study, n_genes) for study in studies]).groupby(level=0).sum(min_count=1)
     rating["dispersion"] /= rating["weight"].clip(lower=1)
     # sort_index first: genes that tie are taken in alphabetical order, whatever that of the data
     best = rating.sort_index().sort_values(["n_batches", "dispersion"], ascending=False, kind="stable")
     return sorted(best.index[:n_genes])
+
+
+def accessible_peaks(studies: Sequence[StudyExpression], n_peaks: int) -> list[str]:
+    """Choose the peaks that are open in most cells, as a share of each study that measured them.
+
+    Parameters
+    ----------
+    studies
+        Their counts or other values, above 0 where a peak is open; they may have measured different peaks.
+    n_peaks
+        How many to choose; all, if there are fewer.
+
+    Returns
+    -------
+    Their names, in alphabetical order.
+
+    Raises
+    ------
+    ValueError
+        When ``n_peaks`` is below 1.
+    """
+    _check_number(n_peaks)
+    shares = pd.concat([pd.Series((s.rows > 0).getnnz(axis=0) / s.rows.shape[0], index=list(s.genes)) for s in studies])
+    mean = shares.groupby(level=0).mean()  # sorts by name, which decides ties
+    return sorted(mean.sort_values(ascending=False, kind="stable").index[:n_peaks])
+
+
+def all_features(studies: Sequence[StudyExpression], n_features: int) -> list[str]:
+    """Return the names of all features, in alphabetical order."""
+    return sorted(set().union(*(study.genes for study in studies)))
+
+
+def _check_number(n_features: int) -> None:
+    if n_features < 1:
+        raise ValueError(f"At least one feature must be chosen, not {n_features}.")
 
 
 def _rate(study: StudyExpression, n_genes: int) -> pd.DataFrame:

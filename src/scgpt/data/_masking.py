@@ -1,4 +1,4 @@
-"""Hiding what a model is to predict: values, or genes altogether."""
+"""Hiding what a model is to predict: values, genes, or modalities altogether."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
+from ._hashing import uniform_of
 from ._kernels import ONE_AT_A_TIME, choose
 
 
@@ -122,6 +123,46 @@ def drop_genes(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:
     """
     dropped = _choose(batch, share, key, "dropped genes")
     return batch.keep(~dropped) if share else batch
+
+
+def drop_modalities(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch:
+    """Leave one modality out of the tokens of a share of the cells that have several.
+
+    What is then asked of its features can only be answered from the cell's other modalities. Which cells and which of
+    their modalities depends on ``key`` and the cell alone.
+
+    Parameters
+    ----------
+    batch
+        Cells with their modalities.
+    share
+        Chance of each cell to lose one.
+    key
+        Another key drops others.
+
+    Raises
+    ------
+    ValueError
+        When ``share`` is not in [0, 1], or the batch has no modalities.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share of dropped modalities must lie in [0, 1], not {share}.")
+    if share == 0:
+        return batch
+    if batch.modality_ids is None:
+        raise ValueError("There are no modalities to drop.")
+    cell, modality = batch.cell_of_token.numpy(), batch.modality_ids.numpy()
+    has = np.zeros((batch.n_cells, modality.max() + 1), dtype=bool)
+    has[cell, modality] = True
+    has[:, 0] = False  # <cls>
+    n_modalities = has.sum(1)
+    cells = batch.cell_index.numpy()
+    chance, which = (uniform_of(key, cells, np.full_like(cells, purpose)) for purpose in (0, 1))
+    # The nth modality that the cell has.
+    place = has.cumsum(1) - 1
+    chosen = has & (place == np.floor(which * n_modalities).astype(int)[:, None])
+    chosen &= ((chance < share) & (n_modalities > 1))[:, None]
+    return batch.keep(torch.from_numpy(~chosen[cell, modality]))
 
 
 def _choose(batch: TokenBatch, share: float, key: int, what: str) -> torch.Tensor:

@@ -39,16 +39,19 @@ def measured_tokens(
     return torch.from_numpy(table[batches[batch.cell_of_token.numpy()], tokens])
 
 
-def expressed_genes(
+def levels_of_genes(
+    batch: TokenBatch,
     rows: sp.csr_matrix,
     token_ids: NDArray[np.int64],
     measured: NDArray[np.bool_] | None,
     batches: NDArray[np.integer] | None,
 ) -> dict[str, torch.Tensor]:
-    """Return which genes cells express, as the fields ``measured`` and ``expressed`` of a batch.
+    """Return the values of all genes, as the fields ``measured`` and ``levels`` of a batch.
 
     Parameters
     ----------
+    batch
+        The cells, whose tokens tell the values that they have.
     rows
         ``(B, n_vars)`` expression.
     token_ids, measured, batches
@@ -56,11 +59,14 @@ def expressed_genes(
     """
     known = token_ids >= 0
     genes, slot = np.unique(token_ids[known], return_inverse=True)
-    expressed = np.zeros((rows.shape[0], len(genes)), dtype=np.float32)
+    levels = np.zeros((rows.shape[0], len(genes)), dtype=np.float32)
     if measured is not None and batches is not None:
-        expressed[:] = np.nan
+        levels[:] = np.nan
         cell, column = np.nonzero(measured[batches][:, known])
-        expressed[cell, slot[column]] = 0
+        levels[cell, slot[column]] = 0
     entries = sp.coo_array(rows[:, known] > 0)
-    expressed[entries.row, slot[entries.col]] = 1
-    return {"measured": torch.from_numpy(genes), "expressed": torch.from_numpy(expressed)}
+    levels[entries.row, slot[entries.col]] = np.inf
+    token = np.setdiff1d(np.arange(batch.n_tokens), batch.first.numpy(), assume_unique=True)
+    gene = np.searchsorted(genes, batch.gene_ids.numpy()[token])
+    levels[batch.cell_of_token.numpy()[token], gene] = batch.values.numpy()[token]
+    return {"measured": torch.from_numpy(genes), "levels": torch.from_numpy(levels)}

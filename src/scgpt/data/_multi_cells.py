@@ -80,7 +80,7 @@ class MultiCells:
         return np.any([modality.rows >= 0 for modality in self.modalities.values()], axis=0)
 
     def tokenize(
-        self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, expressed: bool = False
+        self, index: NDArray[np.int64], tokenizer: Tokenizer, *, key: int = 0, levels: bool = False
     ) -> TokenBatch:
         """Return some cells as tokens, with their modalities, batches and labels, in the order given.
 
@@ -92,13 +92,13 @@ class MultiCells:
             How they become tokens.
         key
             Decides ties that are spread at random.
-        expressed
-            Whether to say which of all measured features each cell has, too; those of a modality that it lacks are NaN.
+        levels
+            Whether to say the values of all measured features, too; those of a modality that it lacks are NaN.
         """
         parts = []
         for kind, modality in self.modalities.items():
             present = np.flatnonzero(modality.rows[index] >= 0)
-            batch = modality.cells.tokenize(modality.rows[index[present]], tokenizer, key=key, expressed=expressed)
+            batch = modality.cells.tokenize(modality.rows[index[present]], tokenizer, key=key, levels=levels)
             parts.append((MODALITIES[kind], present, batch))
         return with_labels(_joined(parts, index, tokenizer), index, self.batch_labels, self.labels)
 
@@ -131,17 +131,17 @@ def _joined(
 
 
 def _measured(parts: Sequence[tuple[int, NDArray[np.int64], TokenBatch]], n_cells: int) -> dict[str, torch.Tensor]:
-    measured, expressed, modality_ids = [], [], []
+    measured, levels, modality_ids = [], [], []
     for modality, cells, batch in parts:
-        if batch.measured is None or batch.expressed is None:
+        if batch.measured is None or batch.levels is None:
             return {}
         of_all = torch.full((n_cells, len(batch.measured)), torch.nan)
-        of_all[torch.from_numpy(cells)] = batch.expressed
+        of_all[torch.from_numpy(cells)] = batch.levels
         measured.append(batch.measured)
-        expressed.append(of_all)
+        levels.append(of_all)
         modality_ids.append(torch.full((len(batch.measured),), modality))
     return {
         "measured": torch.cat(measured),
-        "expressed": torch.cat(expressed, dim=1),
+        "levels": torch.cat(levels, dim=1),
         "measured_modality_ids": torch.cat(modality_ids),
     }

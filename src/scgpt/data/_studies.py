@@ -15,7 +15,7 @@ from pandas.api.types import is_bool_dtype
 
 from ._aligned import aligned
 from ._cells import Cells
-from ._features import StudyExpression, variable_genes
+from ._features import FeatureChoice, StudyExpression, variable_genes
 
 MEASURED = "measured"
 
@@ -57,7 +57,9 @@ class Study:
         return StudyExpression(names, merged, pd.Categorical(self.batches).codes.astype(np.int64))
 
 
-def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) -> AnnData:
+def join_studies(
+    studies: Mapping[str, Study], n_genes: int, *, batch_key: str, choose: FeatureChoice = variable_genes
+) -> AnnData:
     """Join studies over the genes that vary most within their batches.
 
     Parameters
@@ -65,9 +67,11 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
     studies
         The data sets under their names.
     n_genes
-        How many genes to take, see :func:`variable_genes`.
+        How many genes to take.
     batch_key
         Column to write.
+    choose
+        How they are chosen: :func:`variable_genes`, or a function like it.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def join_studies(studies: Mapping[str, Study], n_genes: int, *, batch_key: str) 
     if not any(values.rows.data.any() for values in expression.values()):
         raise ValueError("No cell expresses any gene that has a name.")
     _check_shared({name: set(values.genes) for name, values in expression.items()})
-    genes = variable_genes(list(expression.values()), n_genes)
+    genes = choose(list(expression.values()), n_genes)
     blocks: list[sp.csr_matrix] = []
     measured: dict[str, NDArray[np.bool_]] = {}
     for name, values in expression.items():
@@ -132,24 +136,24 @@ def _names(studies: Mapping[str, Study]) -> pd.Index:
     return pd.Index([f"{name}:{i}" for name, s in studies.items() for i in range(s.adata.n_obs)], dtype=str)
 
 
-def check_measured(adata: AnnData, measured_key: str, batch_key: str | None) -> None:
-    """Raise where a table of measured genes does not name every batch.
+def check_measured(adata: AnnData, measured_key: str, batches: pd.Series | None) -> None:
+    """Raise where a table of measured genes does not name every one of the batches of the cells.
 
     Raises
     ------
     KeyError
         When there is no such table.
     ValueError
-        When there is no ``batch_key``, or the table is no table of bools or lacks a batch.
+        When there are no batches, or the table is no table of bools or lacks a batch.
     """
     if measured_key not in adata.varm:
         raise KeyError(f"measured_key={measured_key!r} is not a key of .varm; there are {list(adata.varm.keys())}.")
-    if batch_key is None:
+    if batches is None:
         raise ValueError("measured_key says what each batch measured: name the batches by batch_key, too.")
     table = adata.varm[measured_key]
     if not isinstance(table, pd.DataFrame) or not all(map(is_bool_dtype, table.dtypes)):
         raise ValueError(f".varm[{measured_key!r}] must be a DataFrame of bools, a column for each batch.")
-    if lacking := sorted(set(adata.obs[batch_key].astype(str)) - set(table.columns.astype(str))):
+    if lacking := sorted(set(batches.astype(str)) - set(table.columns.astype(str))):
         raise ValueError(f".varm[{measured_key!r}] has no column for the batches {lacking[:5]}.")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import mudata
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from mudata import MuData
 from numpy.typing import ArrayLike, NDArray
 from scvi import REGISTRY_KEYS
@@ -27,9 +28,11 @@ from scgpt.data import (
     GeneVocab,
     ModalityCells,
     MultiCells,
+    check_measured,
     check_mudata,
     in_memory,
     match_genes,
+    measured_by,
     name_modalities,
     obs_column,
     own_names,
@@ -41,12 +44,13 @@ from scgpt.hub import Checkpoint
 from ._base import BaseSCGPT
 from ._embedding import Precision, _rows
 from ._fields import ModalitiesField
+from ._translation import TranslationMixin, token_name
 
 # Parts of a network that a checkpoint of one modality has not, or of another shape.
 _OF_MODALITIES = ("modalities", "gep", "gepc")
 
 
-class MultiSCGPT(BaseSCGPT):
+class MultiSCGPT(TranslationMixin, BaseSCGPT):
     """scGPT over several modalities of the same cells, or of some of them :cite:p:`Cui2024`.
 
     Peaks and proteins are tokens beside genes. A modality that a cell lacks is absent from its tokens, not zero.
@@ -104,6 +108,7 @@ class MultiSCGPT(BaseSCGPT):
         batch_key: str | None = None,
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+        measured_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register a data set for training.
@@ -127,6 +132,9 @@ class MultiSCGPT(BaseSCGPT):
             those of the index.
         gene_mapping
             From names of genes to names in the vocabulary, as :func:`scgpt.data.match_genes` takes it.
+        measured_key
+            Key of each modality's ``.varm`` with a table of bools, a column for each batch: which features it measured.
+            By default every batch measured all.
         **kwargs
             For :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -149,6 +157,11 @@ class MultiSCGPT(BaseSCGPT):
             mdata.obs[batch_key] = obs_column(mdata, batch_key)
         if batch_key is not None and (missing := int(mdata.obs[batch_key].isna().sum())):
             raise ValueError(f"{missing} cells have no batch in mdata.obs[{batch_key!r}]; fill or drop them.")
+        if measured_key is not None and kwargs.get("source_registry") is None:
+            for name in modalities.values():
+                part = mdata.mod[name]
+                batches = None if batch_key is None else mdata.obs.loc[part.obs_names, batch_key]
+                check_measured(part, measured_key, batches)
         manager = AnnDataManager(
             fields=[
                 ModalitiesField(modalities, layers),
@@ -208,6 +221,11 @@ class MultiSCGPT(BaseSCGPT):
             fresh, changes = (), {}
         return super().from_pretrained(model, mdata, fresh=fresh, accelerator=accelerator, device=device, **changes)
 
+    def train(self, max_epochs: int = 30, **kwargs: Any) -> None:
+        """Train as :meth:`SCGPT.train` does, and keep what :meth:`predict_modality` needs to know of the cells."""
+        super().train(max_epochs, **kwargs)
+        self._keep_profiles()
+
     def match(self, mdata: MuData | None = None) -> dict[str, GeneMatch]:  # type: ignore[override]
         """Report which features of each modality the model knows, as :func:`scgpt.data.match_genes` does."""
         mdata = self._given_or_own(mdata)
@@ -219,7 +237,7 @@ class MultiSCGPT(BaseSCGPT):
                 key = args.get("gene_key") if args.get("gene_key") in var else None
                 matches[kind] = match_genes(var, self.vocab, gene_key=key, gene_mapping=args.get("gene_mapping"))
             else:
-                own = pd.DataFrame(index=pd.Index(_token_names(kind, var.index)))
+                own = pd.DataFrame(index=pd.Index([token_name(kind, name) for name in var.index]))
                 matches[kind] = match_genes(own, self.vocab, gene_key="index")
         return matches
 
@@ -268,7 +286,7 @@ class MultiSCGPT(BaseSCGPT):
         rows = _rows(mdata, indices)
         if not self.is_trained:
             warn_user("The model is not trained; its embeddings mean nothing yet.")
-        cells = self._cells_of(mdata, modality)
+        cells = self._cells_of(mdata, modality, self._batch_labels(mdata, decodes=False))
         present = cells.present[rows]
         result = np.full((len(rows), self.module.network.config.d_model), np.nan, np.float32)
         result[present] = self._of_cells(
@@ -283,31 +301,55 @@ class MultiSCGPT(BaseSCGPT):
         )
         return result
 
-    def _cells_of(self, mdata: MuData, kinds: str | Iterable[str] | None = None) -> MultiCells:
-        """Return cells as the network reads them, by some kinds of modalities."""
+    def _cells_of(
+        self,
+        mdata: MuData,
+        kinds: str | Iterable[str] | None = None,
+        batch_labels: NDArray[np.int64] | None = None,
+    ) -> MultiCells:
+        """Return cells as the network reads them, by some kinds of modalities, with the batches that they are of."""
         args = self.registry["setup_args"]
         there = _modalities_of(mdata, args)
         wanted = list(there) if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
         if lacking := [kind for kind in wanted if kind not in there]:
             raise KeyError(f"modality= names {lacking}; there are {list(there)}.")
         matches, layers = self.match(mdata), args.get("layers") or {}
-        return MultiCells(
-            {
-                kind: ModalityCells(
-                    Cells(mdata.mod[there[kind]], matches[kind].token_ids, layer=layers.get(kind)),
-                    rows_of_modality(mdata, there[kind], layers.get(kind)),
-                )
-                for kind in wanted
-            },
-            batch_labels=self._batch_labels(mdata, decodes=False),
-        )
+        parts = {}
+        for kind in wanted:
+            part = mdata.mod[there[kind]]
+            rows = rows_of_modality(mdata, there[kind], layers.get(kind))
+            parts[kind] = ModalityCells(
+                Cells(
+                    part,
+                    matches[kind].token_ids,
+                    layer=layers.get(kind),
+                    **self._measured_in(part, rows, batch_labels),
+                ),
+                rows,
+            )
+        return MultiCells(parts, batch_labels=batch_labels)
+
+    def _measured_in(
+        self, part: AnnData, rows: NDArray[np.int64], batch_labels: NDArray[np.int64] | None
+    ) -> dict[str, Any]:
+        """Return which batch measured which feature of a modality, and the batch of each of its cells."""
+        key = self.registry["setup_args"].get("measured_key")
+        if key is None or batch_labels is None:
+            return {}
+        names = self.registry["field_registries"][REGISTRY_KEYS.BATCH_KEY]["state_registry"]["categorical_mapping"]
+        labels = np.zeros(part.n_obs, np.int64)
+        labels[rows[rows >= 0]] = batch_labels[rows >= 0]
+        measured = measured_by(part, key, names)
+        return {} if measured is None else {"measured": measured, "batch_labels": labels}
+
+    def _kinds_of(self, mdata: MuData) -> list[str]:
+        return list(_modalities_of(mdata, self.registry["setup_args"]))
 
     def _registered_cells(self) -> MultiCells:  # type: ignore[override]
         assert self.adata is not None
         self.adata_manager.validate()  # another setup of the same MuData may have written its own codes
-        cells = self._cells_of(self.adata)
-        cells.batch_labels = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        return cells
+        labels = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
+        return self._cells_of(self.adata, batch_labels=labels)
 
     def _default_network(self) -> dict[str, Any]:
         return super()._default_network() | {"n_modalities": N_MODALITIES}
@@ -329,11 +371,6 @@ def _modalities_of(mdata: MuData, args: Mapping[str, Any]) -> dict[str, str]:
     return there
 
 
-def _token_names(kind: str, names: Iterable[str]) -> list[str]:
-    """Return features under names of their own: a protein is not the gene of its name."""
-    return [f"{kind}:{name}" for name in names]
-
-
 def _names_of_features(mdata: MuData, args: Mapping[str, Any]) -> dict[str, list[str]]:
     names = {}
     for kind, name in _modalities_of(mdata, args).items():
@@ -341,5 +378,5 @@ def _names_of_features(mdata: MuData, args: Mapping[str, Any]) -> dict[str, list
         if kind == "rna":
             names[kind] = list(own_names(var, args.get("gene_key"), args.get("gene_mapping")))
         else:
-            names[kind] = _token_names(kind, var.index)
+            names[kind] = [token_name(kind, name) for name in var.index]
     return names

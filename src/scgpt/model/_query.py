@@ -182,7 +182,7 @@ def check_surgery(network: ScGPTNetwork, objectives: Iterable[Objective]) -> Non
             f"query as it is. {otherwise}"
         )
     # Batch embeddings enter the decoders of expression; what is read from the cell alone has no gradient for them.
-    if idle := [o.name for o in objectives if not {"gep", "gepc", "zero", "perturb_gep"} & set(o.heads)]:
+    if idle := [o.name for o in objectives if not {"gep", "gepc", "zero", "levels", "perturb_gep"} & set(o.heads)]:
         raise ValueError(f"Objective {idle[0]!r} cannot move the new batches, and all else is fixed. {otherwise}")
 
 

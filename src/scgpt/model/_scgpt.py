@@ -133,7 +133,7 @@ class SCGPT(GenerationMixin, QueryMixin, BaseSCGPT):
                 raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; {fill} or drop them.")
         # Another data set than the one of the registry may have measured all its genes.
         if measured_key is not None and (measured_key in adata.varm or kwargs.get("source_registry") is None):
-            check_measured(adata, measured_key, batch_key)
+            check_measured(adata, measured_key, None if batch_key is None else pd.Series(adata.obs[batch_key]))
         manager = AnnDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),

@@ -22,7 +22,7 @@ from torch import nn
 from scgpt._messages import warn_user
 from scgpt.data import Cells, Tokenizer, derive_key, measured_by
 from scgpt.hub import LoadReport
-from scgpt.module import Objective, ScGPTModule, default_objectives, is_generative, make_objectives
+from scgpt.module import Objective, ScGPTModule, default_objectives, is_generative, make_objectives, reads_levels
 from scgpt.train import (
     Lora,
     ScGPTTrainingPlan,
@@ -69,6 +69,7 @@ class TrainingMixin:
         batch_size: int = 32,
         mask_share: float | Sequence[float] | None = None,
         drop_share: float | None = None,
+        drop_modality: float = 0.0,
         objectives: Iterable[str | Objective] | Mapping[str, Any] | None = None,
         ties: Literal["middle", "spread"] = "middle",
         freeze: Iterable[str] = (),
@@ -106,6 +107,9 @@ class TrainingMixin:
         drop_share
             Share of each cell's genes that are left out of its tokens first; 0 by default. Steps take less time, and
             what is asked of the cell embedding (``zero``) can no longer be read off the input.
+        drop_modality
+            Chance of each cell of several modalities that one of them is left out of its tokens, so that the others learn
+            to tell what it would (``zero``, ``levels``).
         objectives
             Names, names with weights, or names with settings (see :func:`scgpt.module.make_objectives`); by default
             ``gep`` and, where the network has it, ``gepc``: values of masked genes. ``gen`` asks for those of unknown
@@ -199,8 +203,9 @@ class TrainingMixin:
             mask_share=mask_share,
             unknown=unknown,
             drop_share=drop_share,
+            drop_modality=drop_modality,
             seed=seed,
-            expressed="zero" in [o.name for o in chosen] and not tokenizer.include_zeros,
+            levels=reads_levels(chosen, include_zeros=tokenizer.include_zeros),
             accumulate=accumulate,
         )
         if early_stopping and not data.n_val:
@@ -222,6 +227,7 @@ class TrainingMixin:
             "batch_size": batch_size,
             "mask_share": mask_share,
             "drop_share": drop_share,
+            "drop_modality": drop_modality,
             "accumulate_grad_batches": accumulate,
             "freeze": sorted(freeze),
             "lora": str(adapters),
@@ -325,6 +331,8 @@ class TrainingMixin:
                 "Objective 'gen' needs an embedding of unknown genes, which this network does not have: pass n_flags=2, "
                 "and fresh=['flags'] where the weights come from a checkpoint."
             )
+        if "levels" in names and self.tokenizer.include_zeros:
+            raise ValueError("Objective 'levels' is for models without zeros as tokens; with them use 'gepc'.")
         if "zero" in names and not self.tokenizer.include_zeros and not config.gepc:
             raise ValueError("Objective 'zero' asks the cell embedding where zeros are left out: it needs gepc=True.")
 

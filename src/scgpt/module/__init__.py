@@ -8,11 +8,12 @@ from ._losses import (
     masked_cross_entropy,
     masked_mse,
     masked_relative_error,
+    mean_over_genes,
     zero_nll,
 )
-from ._make import OBJECTIVES, default_objectives, is_generative, make_objectives
+from ._make import OBJECTIVES, default_objectives, is_generative, make_objectives, reads_levels
 from ._module import ScGPTModule
-from ._objectives import Cls, Dar, Ecs, Gep, Gepc, MeanOver, Objective, Zero
+from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, MeanOver, Objective, Zero
 
 __all__ = [
     "OBJECTIVES",
@@ -24,6 +25,7 @@ __all__ = [
     "GenePrompt",
     "Gep",
     "Gepc",
+    "Levels",
     "MeanOver",
     "Objective",
     "ScGPTModule",
@@ -38,5 +40,7 @@ __all__ = [
     "masked_cross_entropy",
     "masked_mse",
     "masked_relative_error",
+    "mean_over_genes",
+    "reads_levels",
     "zero_nll",
 ]

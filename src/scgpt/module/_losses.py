@@ -45,5 +45,21 @@ def elastic_cell_similarity(cells_BD: Tensor, beta: float) -> Tensor:
     return (1 - (torch.relu(cosine_BB) - beta).square()).mean()
 
 
+def mean_over_genes(x_BG: Tensor, known_BG: Tensor, modality_G: Tensor | None = None) -> Tensor:
+    """Mean over cells of what is known of each cell's genes; with modalities the mean of those that the cell has.
+
+    A cell of which nothing is known counts as 0.
+    """
+    x_BG, known = x_BG.masked_fill(~known_BG, 0), known_BG.to(x_BG.dtype)
+    if modality_G is None:
+        return (x_BG.sum(1) / known.sum(1).clamp(min=1)).mean()
+    of_modality_GM = F.one_hot(modality_G).to(x_BG.dtype)
+    # Sums of a reduced precision would be off where features are many.
+    with torch.autocast(x_BG.device.type, enabled=False):
+        n_known_BM = known @ of_modality_GM
+        mean_BM = x_BG @ of_modality_GM / n_known_BM.clamp(min=1)
+    return (mean_BM.sum(1) / (n_known_BM > 0).sum(1).clamp(min=1)).mean()
+
+
 def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp(min=1)

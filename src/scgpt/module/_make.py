@@ -8,10 +8,10 @@ from typing import Any
 from scgpt.nn import ScGPTConfig
 
 from ._generative import gen
-from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Objective, Zero
+from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, Objective, Zero
 
 OBJECTIVES: dict[str, Callable[..., Objective | tuple[Objective, ...]]] = {
-    **{o.name: o for o in (Gep, Gepc, Zero, Ecs, Dar, Cls)},
+    **{o.name: o for o in (Gep, Gepc, Zero, Levels, Ecs, Dar, Cls)},
     "gen": gen,
 }
 
@@ -62,3 +62,8 @@ def is_generative(objectives: Iterable[Objective]) -> bool:
 def default_objectives(config: ScGPTConfig) -> tuple[Objective, ...]:
     """Return the objectives of masked expression that a network has heads for; where it has none, ``ecs``."""
     return make_objectives([name for name in ("gep", "gepc") if name in config.heads] or ["ecs"])
+
+
+def reads_levels(objectives: Iterable[Objective], *, include_zeros: bool) -> bool:
+    """Return whether objectives ask for what all measured genes are in a cell, tokens or not."""
+    return not include_zeros and bool({"zero", "levels"} & {objective.name for objective in objectives})

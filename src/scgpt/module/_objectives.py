@@ -12,7 +12,14 @@ from torch import Tensor
 from scgpt._token_batch import TokenBatch
 from scgpt.nn import NetworkOutput, ScGPTNetwork
 
-from ._losses import bernoulli_nll, elastic_cell_similarity, masked_cross_entropy, masked_mse, zero_nll
+from ._losses import (
+    bernoulli_nll,
+    elastic_cell_similarity,
+    masked_cross_entropy,
+    masked_mse,
+    mean_over_genes,
+    zero_nll,
+)
 
 MeanOver = Literal["cells", "genes", "tokens"]
 
@@ -104,7 +111,8 @@ class Zero(Objective):
     """Whether a gene is expressed at all.
 
     Where zeros are tokens, that of masked genes, by every expression decoder that is on. Where zeros are left out,
-    every token is expressed and tells nothing: then that of all measured genes, from the cell embedding.
+    every token is expressed and tells nothing: then that of all measured genes, from the cell embedding. Each modality
+    that a cell has counts as much as another, however few its features.
     """
 
     name = "zero"
@@ -112,17 +120,36 @@ class Zero(Objective):
 
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
         """Return the loss of a batch, unweighted."""
-        if batch.expressed is not None:
-            measured = ~batch.expressed.isnan()
+        if batch.levels is not None:
             expressed = self.needed("expressed", out.expressed)
-            nll = bernoulli_nll(expressed, batch.expressed.nan_to_num()).masked_fill(~measured, 0)
-            return (nll.sum(1) / measured.sum(1).clamp(min=1)).mean()
+            measured = ~batch.levels.isnan()
+            nll = bernoulli_nll(expressed, (batch.levels > 0).float())
+            return mean_over_genes(nll, measured, batch.measured_modality_ids)
         loss = zero_nll(self.needed("zero", out.zero), *self.predicted(batch))
         return loss if out.zero_gepc is None else loss + zero_nll(out.zero_gepc, *self.predicted(batch))
 
     def mean_over(self, batch: TokenBatch) -> MeanOver:
         """Return that it is a mean over masked genes, or over all genes of each cell."""
-        return "tokens" if batch.expressed is None else "cells"
+        return "tokens" if batch.levels is None else "cells"
+
+
+class Levels(Objective):
+    """Values of all measured genes in the cells that express them, from the cell embedding.
+
+    Unlike ``gepc`` it asks of genes that were dropped from the tokens, too. The error is relative to the highest value of
+    the cell, so that it does not depend on the number of bins.
+    """
+
+    name = "levels"
+    heads = ("levels",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        truth = self.needed("levels", batch.levels)
+        known = (truth > 0) & truth.isfinite()
+        truth = truth.masked_fill(~known, 0)
+        error = (self.needed("levels", out.levels).float() - truth) / truth.amax(1, keepdim=True).clamp(min=1)
+        return mean_over_genes(error.square(), known, batch.measured_modality_ids)
 
 
 @dataclass(frozen=True)

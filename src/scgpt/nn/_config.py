@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-HEADS = ("gep", "gepc", "zero", "cls", "dar", "perturb_gep")
+HEADS = ("gep", "gepc", "zero", "levels", "cls", "dar", "perturb_gep")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class ScGPTConfig:
         Explicit probability that a gene is expressed, beside each expression decoder.
     gepc
         Cell-prompted expression decoder.
+    cell_norm
+        Heads read the cell embedding at one length, as its cosine is compared by: what a cell is like is then told by
+        its direction alone.
     n_classes
         Classes of the cell-type classifier; 0 switches it off.
     n_classifier_layers
@@ -101,6 +104,7 @@ class ScGPTConfig:
     gep_bins: int = 0
     zero: bool = False
     gepc: bool = True
+    cell_norm: bool = False
     n_classes: int = 0
     n_classifier_layers: int = 3
     classifier_norm: bool = False
@@ -159,6 +163,7 @@ class ScGPTConfig:
             "gep": self.expression == "mlp",
             "gepc": self.gepc,
             "zero": self.zero,
+            "levels": self.gepc,
             "cls": self.n_classes > 0,
             "dar": self.adversary,
             "perturb_gep": self.expression == "affine",

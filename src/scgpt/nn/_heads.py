@@ -116,6 +116,10 @@ class CellPromptedHead(nn.Module):
         logits_BG = cell_BC @ self.expressed(torch.sigmoid(self.query(gene_GQ))).T
         return _probability(logits_BG + torch.logit(share, eps=0.5 / len(gene_GQ)))
 
+    def levels(self, gene_GQ: Tensor, cell_BC: Tensor) -> Tensor:
+        """As :meth:`forward`, for the ``(B, G)`` values of each pair of ``(G, Q)`` genes and ``(B, C)`` cells."""
+        return cell_BC @ self.value(torch.sigmoid(self.query(gene_GQ))).T
+
 
 class Classifier(nn.Sequential):
     """``(B, D)`` cell embeddings to ``(B, n_classes)`` logits: linear, activation, layer norm, and again."""

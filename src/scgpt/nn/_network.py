@@ -29,7 +29,7 @@ from ._transformer import TransformerLayer
 # modality, Q width of a gene's query, H heads, E width of a head, G domains, N value bins.
 
 # Heads that decode expression; they read the context of batch and modality.
-_DECODERS = {"gep", "gepc", "zero", "perturb_gep"}
+_DECODERS = {"gep", "gepc", "zero", "levels", "perturb_gep"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,8 @@ class NetworkOutput:
     expressed
         ``(B, G)`` probability that a cell expresses a gene, for all genes that were measured, from its embedding and
         the share of them that it expresses.
+    levels
+        ``(B, G)`` value of each of these genes in a cell that expresses it, from the cell's embedding.
     cls
         ``(B, n_classes)`` logits of the cell types.
     dar
@@ -74,6 +76,7 @@ class NetworkOutput:
     zero: Tensor | None = None
     zero_gepc: Tensor | None = None
     expressed: Tensor | None = None
+    levels: Tensor | None = None
     cls: Tensor | None = None
     dar: Tensor | None = None
     perturb_gep: Tensor | None = None
@@ -162,8 +165,8 @@ class ScGPTNetwork(nn.Module):
         batch
             The cells.
         heads
-            Among ``gep``, ``gepc``, ``zero``, ``cls``, ``dar``, ``perturb_gep``; ``zero`` gives the probabilities
-            of each expression head that is switched on.
+            Among ``gep``, ``gepc``, ``zero``, ``levels``, ``cls``, ``dar``, ``perturb_gep``; ``zero`` gives the
+            probabilities of each expression head that is switched on.
         cell_prompt
             ``(B, D)`` cell embeddings put in place of the input embeddings of ``<cls>``.
         tokens
@@ -243,15 +246,40 @@ class ScGPTNetwork(nn.Module):
         ``(B, G)`` float32.
         """
         assert self.gepc is not None  # for the type checker
-        query_GQ = self.genes(genes)
-        of_cls = None
+        return self.gepc.probabilities(*self._asked(genes, cells_BD, batch_labels, modality_ids), share)
+
+    def levels(
+        self,
+        genes: Tensor,
+        cells_BD: Tensor,
+        batch_labels: Tensor | None = None,
+        modality_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return the value of genes in cells that express them, from the cells' embeddings.
+
+        For networks with the head ``gepc``; parameters and shape are those of :meth:`expressed`.
+        """
+        assert self.gepc is not None  # for the type checker
+        return self.gepc.levels(*self._asked(genes, cells_BD, batch_labels, modality_ids))
+
+    def _asked(
+        self, genes: Tensor, cells_BD: Tensor, batch_labels: Tensor | None, modality_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return genes and cells as the head ``gepc`` reads them, with the context of batch and modality."""
+        query_GQ, of_cls = self.genes(genes), None
         if self.modalities is not None:
             assert modality_ids is not None
             query_GQ = torch.cat([query_GQ, self.modalities(modality_ids)], dim=1)
             of_cls = modality_ids.new_zeros(len(cells_BD))  # <cls> is a modality of its own, the first
         context_BD = self._context(batch_labels, of_cls)
-        cells_BC = cells_BD if context_BD is None else torch.cat([cells_BD, context_BD], dim=1)
-        return self.gepc.probabilities(query_GQ, cells_BC, share)
+        cells_BD = self._decoded(cells_BD)
+        return query_GQ, cells_BD if context_BD is None else torch.cat([cells_BD, context_BD], dim=1)
+
+    def _decoded(self, cells_BD: Tensor) -> Tensor:
+        """Return cell embeddings as the heads read them."""
+        if not self.config.cell_norm:
+            return cells_BD
+        return torch.nn.functional.normalize(cells_BD, dim=1) * self.config.d_model**0.5
 
     def _pool(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
         if self.config.pooling == "cls":
@@ -286,7 +314,7 @@ class ScGPTNetwork(nn.Module):
 
         So it is where the batch says which of them are expressed.
         """
-        return "zero" in heads and batch.expressed is not None and self.gepc is not None
+        return "zero" in heads and batch.levels is not None and self.gepc is not None
 
     def _reads_tokens(self, batch: TokenBatch, heads: tuple[str, ...]) -> bool:
         """Whether a head decodes each token's own output."""
@@ -297,6 +325,7 @@ class ScGPTNetwork(nn.Module):
         self, x_TD: Tensor | None, cells_BD: Tensor, genes_TD: Tensor, batch: TokenBatch, heads: tuple[str, ...]
     ) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
+        embedding_BD, cells_BD = cells_BD, self._decoded(cells_BD)
         if self.cls is not None and "cls" in heads:
             out["cls"] = self.cls(self.cls_dropout(self.cls_norm(cells_BD)))
         if self.dar is not None and "dar" in heads:
@@ -334,11 +363,13 @@ class ScGPTNetwork(nn.Module):
                 out["gepc"] = self.gepc(gene_TQ, cell_TC)
             if of_tokens:
                 out["zero_gepc"] = self.gepc.probability(gene_TQ, cell_TC)
+        context = batch.batch_labels, batch.measured_modality_ids
         if of_measured:
             assert batch.measured is not None
-            out["expressed"] = self.expressed(
-                batch.measured, cells_BD, _share_expressed(batch), batch.batch_labels, batch.measured_modality_ids
-            )
+            out["expressed"] = self.expressed(batch.measured, embedding_BD, _share_expressed(batch), *context)
+        if "levels" in heads:
+            assert batch.measured is not None
+            out["levels"] = self.levels(batch.measured, embedding_BD, *context)
         return out
 
     def _check(self, batch: TokenBatch, heads: tuple[str, ...]) -> None:
@@ -354,7 +385,9 @@ class ScGPTNetwork(nn.Module):
         needed = {
             "condition_ids": self.conditions is not None,
             "modality_ids": self.modalities is not None and decodes,
-            "measured_modality_ids": self.modalities is not None and self._zero_of_measured(batch, heads),
+            "measured": "levels" in heads,
+            "measured_modality_ids": self.modalities is not None
+            and ("levels" in heads or self._zero_of_measured(batch, heads)),
             "batch_labels": self.config.input_norm == "domain" or (self.batches is not None and decodes),
         }
         missing = [name for name, need in needed.items() if need and getattr(batch, name) is None]
@@ -364,8 +397,9 @@ class ScGPTNetwork(nn.Module):
 
 def _share_expressed(batch: TokenBatch) -> Tensor:
     """``(B, 1)`` share of the measured genes that each cell expresses; with modalities ``(B, G)``, of those of its own."""
-    expressed_BG, modality_G = batch.expressed, batch.measured_modality_ids
-    assert expressed_BG is not None  # for the type checker
+    levels_BG, modality_G = batch.levels, batch.measured_modality_ids
+    assert levels_BG is not None  # for the type checker
+    expressed_BG = (levels_BG > 0).float().masked_fill(levels_BG.isnan(), torch.nan)
     if modality_G is None:
         return expressed_BG.nanmean(1, keepdim=True).nan_to_num()
     of_modality_GM = torch.nn.functional.one_hot(modality_G).to(expressed_BG.dtype)

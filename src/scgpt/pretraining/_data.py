@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 
 from scgpt.corpus import Corpus
 from scgpt.data import Tokenizer
-from scgpt.module import is_generative, make_objectives
+from scgpt.module import is_generative, make_objectives, reads_levels
 from scgpt.train import CorpusLoader
 
 from ._config import PretrainingConfig
@@ -47,6 +47,6 @@ class CorpusData(pl.LightningDataModule):
             mask_share=settings.shares,
             unknown=is_generative(objectives),
             drop_share=settings.drop_share,
-            expressed="zero" in [o.name for o in objectives] and not tokenizer.include_zeros,
+            levels=reads_levels(objectives, include_zeros=tokenizer.include_zeros),
             **kwargs,
         )

@@ -206,7 +206,8 @@ def _strategy(settings: PretrainingConfig, module: ScGPTModule) -> str | Strateg
     if settings.strategy == "fsdp":
         return FSDPStrategy(auto_wrap_policy=ModuleWrapPolicy({TransformerLayer}), state_dict_type="full")
     read = {head for o in module.objectives for head in o.heads}
-    if settings.strategy == "ddp" and read != set(module.network.config.heads):
+    own_weights = set(module.network.config.heads) - {"levels"}  # which has those of gepc
+    if settings.strategy == "ddp" and not own_weights <= read:
         return DDPStrategy(find_unused_parameters=True)  # heads that nothing trains
     return settings.strategy
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scgpt.corpus import Corpus, Part
-from scgpt.data import TokenBatch, Tokenizer, expressed_genes, measured_tokens
+from scgpt.data import TokenBatch, Tokenizer, levels_of_genes, measured_tokens
 
 from ._corpus_order import CorpusOrder
 from ._resumable import ResumableLoader
@@ -38,7 +38,7 @@ class CorpusLoader(ResumableLoader):
         Of order, masks and ties.
     rank, world_size, batches_per_read
         See :class:`CorpusOrder`.
-    mask_share, unknown, drop_share, expressed, accumulate, prefetch
+    mask_share, unknown, drop_share, drop_modality, levels, accumulate, prefetch
         See :class:`ResumableLoader`.
 
     Raises
@@ -104,8 +104,10 @@ class CorpusLoader(ResumableLoader):
         batch = self.tokenizer(rows, self.token_ids, cell_index=cell_index, key=self.tie_key())
         if self.tokenizer.include_zeros:
             batch = batch.keep(measured_tokens(batch, self.token_ids, self._measured, self._file_of_cell[index]))
-        if self.expressed:
-            batch = replace(batch, **expressed_genes(rows, self.token_ids, self._measured, self._file_of_cell[index]))
+        if self.levels:
+            batch = replace(
+                batch, **levels_of_genes(batch, rows, self.token_ids, self._measured, self._file_of_cell[index])
+            )
         return batch
 
     @cached_property

@@ -15,11 +15,11 @@ EMBEDDINGS = {"embeddings": ("genes", "values", "conditions", "flags")}
 # Parts that are made for a task, by the heads that read them; all other parts encode and are read by every head.
 TASK_PARTS: dict[str, tuple[str, ...]] = {
     "gep": ("gep", "zero", "perturb_gep"),
-    "gepc": ("gepc", "zero"),
+    "gepc": ("gepc", "zero", "levels"),
     "cls": ("cls",),
     "dar": ("dar",),
-    "batches": ("gep", "gepc", "zero", "perturb_gep"),
-    "modalities": ("gep", "gepc", "zero", "perturb_gep"),
+    "batches": ("gep", "gepc", "zero", "levels", "perturb_gep"),
+    "modalities": ("gep", "gepc", "zero", "levels", "perturb_gep"),
 }
 
 

@@ -27,7 +27,7 @@ class TokenLoader(ResumableLoader):
         How cells become tokens.
     order
         Which cells come when.
-    mask_share, unknown, drop_share, expressed, accumulate, prefetch
+    mask_share, unknown, drop_share, drop_modality, levels, accumulate, prefetch
         See :class:`ResumableLoader`.
     """
 
@@ -50,7 +50,7 @@ class TokenLoader(ResumableLoader):
     def make_batch(self, step: int) -> TokenBatch:
         """Return a batch of the current epoch."""
         index = self.order.batch(step)
-        batch = self.cells.tokenize(index, self.tokenizer, key=self.tie_key(), expressed=self.expressed)
+        batch = self.cells.tokenize(index, self.tokenizer, key=self.tie_key(), levels=self.levels)
         return self.hide(batch, step)
 
 
@@ -118,8 +118,10 @@ class TokenDataModule(pl.LightningDataModule):
         Share of each cell's genes that are left out first.
     seed
         Of order, masks and ties.
-    expressed
-        Whether to say which of all measured genes each cell expresses.
+    drop_modality
+        Chance of each cell that one of its modalities is left out.
+    levels
+        Whether to say the values of all measured genes, too.
     accumulate
         Training batches of an optimiser step.
     """
@@ -135,13 +137,15 @@ class TokenDataModule(pl.LightningDataModule):
         seed: int,
         unknown: bool = False,
         drop_share: float = 0.0,
-        expressed: bool = False,
+        drop_modality: float = 0.0,
+        levels: bool = False,
         accumulate: int = 1,
     ):
         super().__init__()
         self.cells, self.tokenizer, self.batch_size = cells, tokenizer, batch_size
-        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
-        self.seed, self.expressed = seed, expressed
+        self.mask_share, self.unknown = mask_share, unknown
+        self.drop_share, self.drop_modality = drop_share, drop_modality
+        self.seed, self.levels = seed, levels
         self.accumulate = accumulate
         self.train_idx, self.val_idx, self.test_idx = split.train, split.validation, split.test
         self.n_train, self.n_val = len(split.train), len(split.validation)
@@ -163,6 +167,7 @@ class TokenDataModule(pl.LightningDataModule):
             mask_share=self.mask_share,
             unknown=self.unknown,
             drop_share=self.drop_share,
-            expressed=self.expressed,
+            drop_modality=self.drop_modality,
+            levels=self.levels,
             accumulate=self.accumulate if shuffle else 1,
         )

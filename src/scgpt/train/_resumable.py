@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import batched, islice
 from typing import Any
 
-from scgpt.data import TokenBatch, Tokenizer, derive_key, drop_genes, mark_unknown, mask_values
+from scgpt.data import TokenBatch, Tokenizer, derive_key, drop_genes, drop_modalities, mark_unknown, mask_values
 
 from ._ahead import ahead
 from ._corpus_order import CorpusOrder
@@ -33,8 +33,10 @@ class ResumableLoader(ABC):
         Whether genes with hidden values are unknown, as generative attention takes them, in place of masked.
     drop_share
         Share of each cell's genes that are left out first.
-    expressed
-        Whether to say which of all measured genes each cell expresses.
+    drop_modality
+        Chance of each cell that one of its modalities is left out.
+    levels
+        Whether to say the values of all measured genes, too.
     accumulate
         Batches of an optimiser step; of several, each is a :class:`PartOfStep`.
     prefetch
@@ -54,12 +56,14 @@ class ResumableLoader(ABC):
         mask_share: float | Sequence[float],
         unknown: bool = False,
         drop_share: float = 0.0,
-        expressed: bool = False,
+        drop_modality: float = 0.0,
+        levels: bool = False,
         accumulate: int = 1,
         prefetch: int = 0,
     ):
-        self.tokenizer, self.expressed = tokenizer, expressed
-        self.mask_share, self.unknown, self.drop_share = mask_share, unknown, drop_share
+        self.tokenizer, self.levels = tokenizer, levels
+        self.mask_share, self.unknown = mask_share, unknown
+        self.drop_share, self.drop_modality = drop_share, drop_modality
         self.accumulate, self.prefetch = accumulate, prefetch
         self.sampler, self.batch_sampler = order, None  # names under which Lightning looks for set_epoch
         self._consumed = 0
@@ -103,7 +107,8 @@ class ResumableLoader(ABC):
         return self._key("ties")
 
     def hide(self, batch: TokenBatch, step: int) -> TokenBatch:
-        """Drop genes and hide values, other ones in each epoch of training."""
+        """Drop modalities and genes and hide values, other ones in each epoch of training."""
+        batch = drop_modalities(batch, self.drop_modality, key=self._key("drop modality"))
         batch = drop_genes(batch, self.drop_share, key=self._key("drop"))
         share, key = self._mask_share(step), self._key("mask")
         if self.unknown:

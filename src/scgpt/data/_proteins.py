@@ -1,0 +1,37 @@
+"""Levels of proteins over their background."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+
+def above_background(counts: sp.csr_matrix, batches: NDArray[np.integer]) -> sp.csr_matrix:
+    """Return how far proteins stand above what is usual of them, 0 where they do not.
+
+    Antibodies bind a little everywhere: nearly every count is above 0, and which proteins a cell has is told by which
+    of them are more than background. Counts are divided by the geometric mean of the cell (the centred log-ratio of
+    :cite:t:`Stoeckius2017`, by :func:`muon.prot.pp.clr`), and of each protein the median over the cells of the batch is
+    taken off, which takes off differences of staining between batches as well.
+
+    Parameters
+    ----------
+    counts
+        ``(n_cells, n_proteins)``.
+    batches
+        ``(n_cells,)`` experimental batch of each cell.
+
+    Returns
+    -------
+    ``(n_cells, n_proteins)`` float32, at least 0.
+    """
+    from muon.prot.pp import clr
+
+    cells = AnnData(np.asarray(counts.todense(), dtype=np.float64))
+    clr(cells, axis=1, flavor="stoeckius")
+    levels = np.asarray(cells.X)
+    for batch in np.unique(batches):
+        levels[batches == batch] -= np.median(levels[batches == batch], axis=0)
+    return sp.csr_matrix(np.maximum(levels, 0), dtype=np.float32)
