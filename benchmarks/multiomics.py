@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -217,9 +218,9 @@ def mofa(studies, task, seed, epochs):
             )
             (muon.prot.pp.clr if kind == "protein" else muon.atac.pp.tfidf)(parts[kind])
     joint = MuData(parts)
-    muon.tl.mofa(
-        joint, n_factors=15, seed=seed, n_iterations=epochs or 1000, outfile=f"/tmp/mofa.{task}.{seed}.h5", quiet=True
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        outfile = str(Path(folder) / "mofa.h5")
+        muon.tl.mofa(joint, n_factors=15, seed=seed, n_iterations=epochs or 1000, outfile=outfile, quiet=True)
     return joint.obsm["X_mofa"]
 
 
@@ -238,8 +239,6 @@ def without_hidden(mdata: MuData, hidden: np.ndarray) -> MuData:
 
 
 def scgpt_translates(studies, task, seed, epochs, **changes):
-    import tempfile
-
     import scgpt
     from scgpt.model import MultiSCGPT
 

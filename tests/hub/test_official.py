@@ -105,7 +105,7 @@ def test_sizes_come_from_args_and_switches_from_the_weights(golden):
         "cls",
         "mlp",
     )
-    assert config.heads == ("gep", "gepc", "cls")
+    assert config.heads == ("gep", "gepc", "levels", "cls")
     assert (config.n_batches, config.n_modalities, config.n_conditions, config.n_flags) == (0, 0, 0, 0)
     assert config.input_norm is None
 

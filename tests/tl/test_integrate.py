@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
-from mudata import MuData
 
 import scgpt
 from scgpt.model import SCGPT
@@ -280,11 +279,6 @@ def test_numbered_batches_are_known_again(cells, tmp_path):
     chosen = cells[:, list(cells.uns["scgpt"]["X_scGPT"]["genes"])].copy()
     again = model.get_latent_representation(chosen, progress_bar=False)
     np.testing.assert_allclose(again, cells.obsm["X_scGPT"], atol=1e-5)
-
-
-def test_mudata_is_refused(cells):
-    with pytest.raises(TypeError, match=r"mdata\['rna'\]"):
-        integrate(MuData({"rna": cells}))
 
 
 def test_genes_that_no_vocabulary_has_are_an_error(cells, golden):

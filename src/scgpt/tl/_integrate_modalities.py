@@ -94,17 +94,16 @@ def integrate_modalities(
         network |= BATCHES
         if _is_mosaic(joint, column):
             objectives["dar"] = DAR
+    if checkpoint is not None:  # which has its own
+        del network["n_layers"], network["norm"]
     network |= network_kwargs
     if checkpoint is None:
         trained = MultiSCGPT(joint, seed=seed, max_length=max(features.values()) + 1, **network)
         if trained.module.network.config.norm == "pre":
             start_from_genes(trained.module.network)
     else:
-        del network["n_layers"], network["norm"]
         fresh = ["batches", "dar", "gepc"] if len(batches) > 1 else ["gepc"]
-        trained = MultiSCGPT.from_pretrained(
-            checkpoint, joint, fresh=fresh, **{"n_batches": len(batches)} | network | dict(network_kwargs)
-        )
+        trained = MultiSCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **{"n_batches": len(batches)} | network)
         trained.tokenizer = replace(trained.tokenizer, max_length=max(features.values()) + 1)
     fewest, most = FROM_SCRATCH["epochs"]
     if max_epochs is None:
