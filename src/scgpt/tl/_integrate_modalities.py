@@ -103,7 +103,8 @@ def integrate_modalities(
             start_from_genes(trained.module.network)
     else:
         fresh = ["batches", "dar", "gepc"] if len(batches) > 1 else ["gepc"]
-        trained = MultiSCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **{"n_batches": len(batches)} | network)
+        changes: dict[str, Any] = {"n_batches": len(batches)} | network
+        trained = MultiSCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **changes)
         trained.tokenizer = replace(trained.tokenizer, max_length=max(features.values()) + 1)
     fewest, most = FROM_SCRATCH["epochs"]
     if max_epochs is None:
