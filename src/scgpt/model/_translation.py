@@ -32,6 +32,7 @@ class TranslationMixin:
     is_trained: bool
     train_indices: NDArray[np.int64]
     _cells_of: Any
+    _kinds_of: Any
     _registered_cells: Any
     _given_or_own: Any
     _of_cells: Any
@@ -176,9 +177,6 @@ class TranslationMixin:
                 "values": (table / len(index)).tolist(),
                 "batches": [int(label) for label in batches],
             }
-
-    def _kinds_of(self, mdata: MuData) -> list[str]:
-        raise NotImplementedError
 
 
 def token_name(kind: str, name: str) -> str:
