@@ -8,11 +8,18 @@ could be put beside.
 Annotation: fine-tunes on a reference that you name and names the cells of a query, of the human pancreas, multiple
 sclerosis or myeloid cells of tumours, beside the published scores and logistic regression.
 
+Perturbation: fine-tunes on a file that you name, of Adamson, Norman or Replogle in the layout of GEARS or pertpy, and predicts
+perturbations that training did not see, beside the baselines.
+
+Several modalities: integrates h5mu files that you name, of bone marrow (CITE-seq), PBMC (10x Multiome) or the ASAP-seq mosaic.
+
 A GPU is advisable: the authors report about two minutes an epoch on one.
 
     python benchmarks/paper.py                                                    # PBMC 10K
     python benchmarks/paper.py --file covid.h5ad --batch-key sample --label-key cell_type
     python benchmarks/paper.py --annotate pancreas --reference ref.h5ad --query query.h5ad --label-key cell_type
+    python benchmarks/paper.py --perturb adamson --file adamson.h5ad
+    python benchmarks/paper.py --multiomics bmmc_cite --file bmmc.h5mu --batch-key DonorID --label-key cell_type
     python benchmarks/paper.py --quick                                            # offline, see below
     python benchmarks/paper.py --annotate pancreas --quick
 
@@ -28,6 +35,8 @@ import tempfile
 from pathlib import Path
 
 import _data
+import _paper_multiomics
+import _paper_perturbation
 import anndata
 import numpy as np
 import pandas as pd
@@ -108,10 +117,13 @@ def annotation(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="whole-human", help="checkpoint's name or folder")
-    parser.add_argument("--file", type=Path, help="h5ad with raw counts in .X, in place of PBMC 10K")
+    parser.add_argument("--file", type=Path, action="append", help="data, in place of PBMC 10K; several for a mosaic")
     parser.add_argument("--batch-key", default="batch", help="column of .obs in the file")
     parser.add_argument("--label-key", default="cell_type", help="column of .obs in the files")
-    parser.add_argument("--annotate", choices=PUBLISHED_ANNOTATION, help="name cell types, in place of integration")
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--annotate", choices=PUBLISHED_ANNOTATION, help="name cell types, in place of integration")
+    task.add_argument("--perturb", choices=_paper_perturbation.PUBLISHED, help="predict perturbations")
+    task.add_argument("--multiomics", choices=_paper_multiomics.PUBLISHED, help="integrate several modalities")
     parser.add_argument("--reference", type=Path, help="h5ad with raw counts in .X and known types, to fine-tune on")
     parser.add_argument(
         "--query", type=Path, help="h5ad with raw counts in .X, to be named; its types are for the scores"
@@ -122,40 +134,58 @@ def main() -> None:
     args = parser.parse_args()
     if args.annotate and not args.quick and not (args.reference and args.query):
         parser.error("--annotate needs --reference and --query")
+    if (args.perturb or args.multiomics) and not args.quick and not args.file:
+        parser.error("--perturb and --multiomics need --file")
 
     with tempfile.TemporaryDirectory() as folder:
-        name, model = "pbmc_10k", args.model
-        if args.quick:
-            name = "stand-in"
-            cells, model = stand_in(Path(folder))
-        elif args.annotate:
-            name = args.annotate
-        elif args.file:
-            name = args.file.stem
-            cells = anndata.read_h5ad(args.file)
-            cells.obs["batch"] = cells.obs[args.batch_key].astype(str)
-            cells.obs["label"] = cells.obs[args.label_key].astype(str)
-        else:
-            cells = pbmc_10k()
-        quickly = {"epochs": 1, "counts": False} if args.quick else {}
-        if args.annotate:
-            if args.quick:
-                reference, query = cells[::2].copy(), cells[1::2].copy()
-            else:
-                reference, query = (anndata.read_h5ad(path) for path in (args.reference, args.query))
-                for part in (reference, query):
-                    part.obs["label"] = part.obs[args.label_key].astype(str)
-            scores = annotation(reference, query, model, args.seed, **quickly)
-        else:
-            scores = run(cells, model, args.seed, **quickly)
-
+        name, scores = scored(args, Path(folder))
     print(scores.round(3).T.to_string())
-    published = (PUBLISHED | PUBLISHED_ANNOTATION).get(name)
+    of_all = PUBLISHED | PUBLISHED_ANNOTATION | _paper_perturbation.PUBLISHED | _paper_multiomics.PUBLISHED
+    published = of_all.get(name)
     for metric, value in (published or {}).items():
         print(f"published {metric} of {name}, fine-tuned: {value}")
     if args.json:
         result = {"data": name, "model": str(args.model), "seed": args.seed, "scores": scores.to_dict("index")}
         args.json.write_text(json.dumps(result | {"published": published, "machine": machine()}, indent=1))
+
+
+def scored(args: argparse.Namespace, folder: Path) -> tuple[str, pd.DataFrame]:
+    """Return the name of the data and the scores of a task."""
+    epochs = 1 if args.quick else None
+    if args.perturb:
+        if args.quick:
+            cells, _ = _paper_perturbation.stand_in()
+            cells.write_h5ad(folder / "stand-in.h5ad")
+        read = _paper_perturbation.read(folder / "stand-in.h5ad" if args.quick else args.file[0])
+        model = None if args.quick else args.model
+        name = "stand-in" if args.quick else args.perturb
+        return name, _paper_perturbation.run(*read, model, args.seed, epochs=epochs)
+    if args.multiomics:
+        files = _paper_multiomics.stand_in(folder) if args.quick else args.file
+        model = None if args.quick else args.model
+        keys = (args.batch_key, args.label_key)
+        name = "stand-in" if args.quick else args.multiomics
+        return name, _paper_multiomics.run(files, model, *keys, args.seed, epochs)
+    quickly = {"epochs": epochs, "counts": False} if args.quick else {}
+    if args.annotate and not args.quick:
+        parts = [anndata.read_h5ad(path) for path in (args.reference, args.query)]
+        for part in parts:
+            part.obs["label"] = part.obs[args.label_key].astype(str)
+        return args.annotate, annotation(*parts, args.model, args.seed)
+    name, model = "pbmc_10k", args.model
+    if args.quick:
+        name = "stand-in"
+        cells, model = stand_in(folder)
+    elif args.file:
+        name = args.file[0].stem
+        cells = anndata.read_h5ad(args.file[0])
+        cells.obs["batch"] = cells.obs[args.batch_key].astype(str)
+        cells.obs["label"] = cells.obs[args.label_key].astype(str)
+    else:
+        cells = pbmc_10k()
+    if args.annotate:
+        return name, annotation(cells[::2].copy(), cells[1::2].copy(), model, args.seed, **quickly)
+    return name, run(cells, model, args.seed, **quickly)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scgpt.data import TokenBatch
-from scgpt.module import OBJECTIVES, Ecs, Gep, Levels, Zero, make_objectives, reads_levels
+from scgpt.module import OBJECTIVES, Ecs, Gep, Levels, PerturbGep, Zero, make_objectives, reads_levels
 from scgpt.nn import NetworkOutput
 
 
@@ -34,6 +34,7 @@ def output() -> NetworkOutput:
         zero_gepc=torch.tensor([0.1, 0.4, 0.1, 0.2]),
         cls=torch.tensor([[0.0, 0.0], [0.0, 2.0]]),
         dar=torch.tensor([[1.0, 1.0], [3.0, 1.0]]),
+        perturb_gep=torch.tensor([9.0, 5.5, 9, -3]),
     )
 
 
@@ -45,6 +46,7 @@ EXPECTED = {
     "ecs": 1 - (2 * 0.8**2 + 2 * (2**-0.5 - 0.8) ** 2) / 4,
     "dar": (torch.tensor(2.0).log() + (1 + torch.tensor(2.0).exp()).log()).item() / 2,
     "cls": (torch.tensor(2.0).log() + (1 + torch.tensor(-2.0).exp()).log()).item() / 2,
+    "perturb_gep": (0.25 + 9) / 2,
 }
 
 
@@ -69,6 +71,21 @@ def test_a_choice_among_bins_is_scored_by_cross_entropy(output, batch):
 def test_what_is_missing_is_named(output, batch):
     with pytest.raises(ValueError, match="'gep' needs gep"):
         Gep()(NetworkOutput(output.tokens, output.cells), batch)
+
+
+def test_perturbed_values_are_a_mean_over_the_tokens_to_predict(output, batch):
+    objective = PerturbGep(weight=3)
+    assert objective.mean_over(batch) == "tokens"
+    assert objective.counts_at(0) and objective.part_of is None
+    guess = output.perturb_gep.clone().requires_grad_()
+    objective(replace(output, perturb_gep=guess), batch).backward()
+    assert guess.grad.tolist() == [0, 0.5, 0, -3]
+    nothing = replace(batch, predict=torch.zeros(4, dtype=torch.bool))
+    assert objective(output, nothing) == 0
+    with pytest.raises(ValueError, match="'perturb_gep' needs perturb_gep"):
+        objective(NetworkOutput(output.tokens, output.cells), batch)
+    with pytest.raises(ValueError, match="'perturb_gep' needs targets"):
+        objective(output, replace(batch, targets=None))
 
 
 def test_names_weights_settings_and_objects():

@@ -61,6 +61,7 @@ def test_context_is_one_model_width_or_none(settings, width):
         ({"gep_bins": 51, "expression": "affine"}, "gep_bins needs expression='mlp'"),
         ({"adversary": True}, "adversary need n_batches of at least 1"),
         ({"batch_embedding": True, "input_norm": "domain"}, "batch_embedding, input_norm='domain' need n_batches"),
+        ({"condition_context": True}, "condition_context needs n_conditions of at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
@@ -76,6 +77,13 @@ def test_config_cannot_be_changed():
 def test_json_and_back_is_the_same():
     config = ScGPTConfig(n_tokens=5, norm="pre", n_batches=3, input_norm="domain", max_value=7.5)
     assert ScGPTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_settings_of_before_there_was_a_context_of_conditions_are_read():
+    values = ScGPTConfig(n_tokens=5, n_conditions=2).to_dict()
+    del values["condition_context"]
+    assert not ScGPTConfig.from_dict(values).condition_context
+    assert ScGPTConfig(n_tokens=5, n_conditions=2, condition_context=True).d_context == 0  # that is of batches
 
 
 def test_from_dict_refuses_what_it_does_not_know():

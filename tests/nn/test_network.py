@@ -419,6 +419,54 @@ def test_affine_expression_reads_the_input_value(make_network, batch):
     assert out.zero_gepc is None
 
 
+@pytest.mark.parametrize("expression", ["affine", "mlp"])
+@torch.no_grad()
+def test_decoders_read_the_tokens_under_conditions(expression, make_network, batch):
+    head = "perturb_gep" if expression == "affine" else "gep"
+    network = make_network(expression=expression, n_conditions=3, condition_context=True, gepc=False)
+    conditions = torch.zeros_like(batch.condition_ids)  # of cells with 7, 1, 12 and 3 tokens
+    conditions[2, 1] = 1
+    conditions[5] = 2
+    conditions[7, 0] = 1  # <cls>, alone in its cell
+    conditions[19, 0] = 2
+    batch = replace(batch, condition_ids=conditions)
+    out = network(batch, [head])
+    x = out.tokens
+    context = torch.stack([x[2] + x[5], x[7], x[19], torch.zeros(16)])[batch.cell_of_token]
+    expected = network.gep(torch.cat([x, context], 1), *([batch.values] if expression == "affine" else []))
+    assert_close(getattr(out, head), expected)
+
+    none = replace(batch, condition_ids=torch.zeros_like(conditions))
+    plain = network(none, [head])
+    nothing = torch.cat([plain.tokens, torch.zeros_like(plain.tokens)], 1)
+    assert_close(getattr(plain, head), network.gep(nothing, *([batch.values] if expression == "affine" else [])))
+
+
+@torch.no_grad()
+def test_the_context_of_conditions_is_of_the_cell_alone_and_stands_beside_that_of_batches(make_network, batch):
+    network = make_network(**EVERYTHING | {"condition_context": True})
+    assert network.gep.value[0].in_features == 16 * 3
+    together = outputs(network(batch, ALL_HEADS))
+    alone = [outputs(network(part, ALL_HEADS)) for part in batch.split(1)]
+    for name, x in together.items():
+        assert_close(torch.cat([out[name] for out in alone]), x)
+
+
+def test_conditions_learn_through_their_context(make_network, batch):
+    """Without a layer that could carry it, the condition of one token reaches the others of its cell, and no other cell."""
+    network = make_network(expression="affine", n_conditions=4, condition_context=True, gepc=False)
+    for layer in network.layers:
+        for name, weights in layer.named_parameters():
+            if "attention.out" in name:
+                torch.nn.init.zeros_(weights)
+    conditions = torch.zeros(batch.n_tokens, 1, dtype=torch.int64)
+    conditions[2], conditions[10] = 1, 2
+    out = network(replace(batch, condition_ids=conditions), ["perturb_gep"]).perturb_gep
+    for tokens, moved in ((slice(0, 7), 1), (slice(8, 20), 2), (slice(20, 23), None), (slice(7, 8), None)):
+        (gradient,) = torch.autograd.grad(out[tokens].sum(), network.conditions.weight, retain_graph=True)
+        assert gradient.any(1).nonzero().ravel().tolist() == ([] if moved is None else [moved])
+
+
 def test_heads_that_are_not_asked_for_are_none(make_network, batch):
     network = make_network(**EVERYTHING)
     assert set(outputs(network(batch))) == {"tokens", "cells"}

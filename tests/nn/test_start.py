@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from scgpt.data import TokenBatch
-from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_at_value, start_from_genes
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_at_value, start_from_genes, start_unchanged
 
 
 def test_a_network_begins_as_the_mean_of_its_genes_with_little_of_their_values():
@@ -35,3 +35,30 @@ def test_a_network_begins_with_predictions_near_a_value():
     weights = {name: tensor.clone() for name, tensor in choosing.state_dict().items()}
     start_at_value(choosing, 25.5)  # a head that chooses among bins has no one value
     assert all(torch.equal(tensor, weights[name]) for name, tensor in choosing.state_dict().items())
+
+
+@pytest.mark.parametrize("condition_context", [False, True])
+def test_a_network_begins_with_every_gene_as_it_was(condition_context):
+    torch.manual_seed(0)
+    sizes = {"n_tokens": 30, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16, "gepc": False}
+    config = ScGPTConfig(**sizes, expression="affine", n_conditions=2, condition_context=condition_context, zero=True)
+    ids, values = torch.tensor([[29, 3, 5, 7]]), torch.tensor([[-2.0, 1, 0, 6.25]])
+    batch = TokenBatch.from_padded(
+        ids, values, torch.zeros(1, 4, dtype=torch.bool), condition_ids=torch.tensor([[0, 1, 0, 0]])
+    )
+    network = ScGPTNetwork(config).eval()
+    assert (network(batch, heads=("perturb_gep",)).perturb_gep - values[0]).abs().max() > 0.1
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    start_unchanged(network)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {f"gep.{part}.value.4.{what}" for part in ("coefficient", "bias") for what in ("weight", "bias")}
+    out = network(batch, heads=("perturb_gep",)).perturb_gep
+    assert torch.equal(out, values[0])
+    (out - torch.arange(4)).square().sum().backward()  # and can leave this place
+    assert network.gep.coefficient.value[-1].weight.grad.abs().max() > 0
+    assert network.gep.bias.value[-1].weight.grad.abs().max() > 0
+
+    other = ScGPTNetwork(ScGPTConfig(**sizes))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    start_unchanged(other)  # which predicts values from nothing
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())

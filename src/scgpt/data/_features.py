@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
-Scale = Literal["counts", "normalised", "log-normalised"]
+from ._scale import Scale, scale_of_values
 
 # A batch of fewer cells says nothing about which genes vary.
 _MIN_CELLS = 10
-# No logarithm of a count is as high as this: such a value was normalised and not log-transformed.
-_MAX_LOG = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +38,8 @@ class StudyExpression:
 
     @property
     def scale(self) -> Scale:
-        """Counts where all values are whole numbers; else log-normalised, unless a value is too high for that."""
-        values = self.rows.data
-        if np.array_equal(values, np.round(values)):
-            return "counts"
-        return "normalised" if values.max() > _MAX_LOG else "log-normalised"
+        """What has been done to the values."""
+        return scale_of_values(self.rows.data)
 
 
 FeatureChoice = Callable[[Sequence[StudyExpression], int], list[str]]

@@ -1,4 +1,4 @@
-"""Scores and baselines, with no knowledge of scGPT: they take any embedding or annotation in an AnnData."""
+"""Scores and baselines, with no knowledge of scGPT: they take any embedding, annotation or prediction in an AnnData."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,12 +7,31 @@ if TYPE_CHECKING:
     from . import baselines
     from ._annotation import AnnotationScores, annotation_scores
     from ._integration import integration_scores
+    from ._perturbation import PerturbationScores, perturbation_scores
+    from ._perturbation_splits import PerturbationSplit
+    from ._perturbations import perturbed_by
+    from ._replicates import replicate_ceiling
 
-__all__ = ["AnnotationScores", "annotation_scores", "baselines", "integration_scores"]
+__all__ = [
+    "AnnotationScores",
+    "PerturbationScores",
+    "PerturbationSplit",
+    "annotation_scores",
+    "baselines",
+    "integration_scores",
+    "perturbation_scores",
+    "perturbed_by",
+    "replicate_ceiling",
+]
 _MODULES = {
     "AnnotationScores": "._annotation",
+    "PerturbationScores": "._perturbation",
+    "PerturbationSplit": "._perturbation_splits",
     "annotation_scores": "._annotation",
     "integration_scores": "._integration",
+    "perturbation_scores": "._perturbation",
+    "perturbed_by": "._perturbations",
+    "replicate_ceiling": "._replicates",
 }
 
 

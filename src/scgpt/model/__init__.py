@@ -4,6 +4,18 @@ from ._annotator import SCGPTAnnotator
 from ._embedding import Precision, resolve_precision
 from ._generation import Prompt, resolve_prompt
 from ._multi import MultiSCGPT
+from ._perturbation import SCGPTPerturbation
+from ._response import PredictedProfiles
 from ._scgpt import SCGPT
 
-__all__ = ["SCGPT", "MultiSCGPT", "Precision", "Prompt", "SCGPTAnnotator", "resolve_precision", "resolve_prompt"]
+__all__ = [
+    "SCGPT",
+    "MultiSCGPT",
+    "Precision",
+    "PredictedProfiles",
+    "Prompt",
+    "SCGPTAnnotator",
+    "SCGPTPerturbation",
+    "resolve_precision",
+    "resolve_prompt",
+]

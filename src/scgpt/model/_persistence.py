@@ -93,7 +93,7 @@ class PersistenceMixin:
         checkpoint = cls.checkpoint_of(model, fresh=fresh, **changes)
         if setup is not None:
             _check_batches(checkpoint)
-            check_conditions(checkpoint, _decode(checkpoint.registry), setup.registry)
+            check_conditions(checkpoint, decode(checkpoint.registry), setup.registry)
         registry = None if adata is not None else _own_registry(checkpoint.registry, cls.__name__)
         return cls._from_checkpoint(checkpoint, adata, registry, accelerator, device)
 
@@ -241,7 +241,7 @@ class PersistenceMixin:
     @staticmethod
     def load_registry(dir_path: str | Path) -> dict[str, Any]:
         """Return the scvi-tools registry saved with a model."""
-        return _decode(hub.read_checkpoint(dir_path).registry)
+        return decode(hub.read_checkpoint(dir_path).registry)
 
     @classmethod
     def view_setup_args(cls, dir_path: str | Path) -> None:
@@ -272,7 +272,7 @@ def _own_registry(saved: dict[str, Any], class_name: str) -> dict[str, Any]:
         }
     if saved.get(_MODEL_NAME_KEY) != class_name:
         raise ValueError(f"This was saved by {saved.get(_MODEL_NAME_KEY)}, not {class_name}; load it with that class.")
-    return _decode(saved)
+    return decode(saved)
 
 
 def _encode(value: Any) -> Any:
@@ -288,9 +288,9 @@ def _encode(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
     if isinstance(value, dict):
         if "__array__" in value:
             return np.array(value["__array__"], dtype=value["dtype"])
-        return {k: _decode(v) for k, v in value.items()}
-    return [_decode(v) for v in value] if isinstance(value, list) else value
+        return {k: decode(v) for k, v in value.items()}
+    return [decode(v) for v in value] if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from ._losses import (
 )
 from ._make import OBJECTIVES, default_objectives, is_generative, make_objectives, reads_levels
 from ._module import ScGPTModule
-from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, MeanOver, Objective, Zero
+from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, MeanOver, Objective, PerturbGep, Zero
 
 __all__ = [
     "OBJECTIVES",
@@ -28,6 +28,7 @@ __all__ = [
     "Levels",
     "MeanOver",
     "Objective",
+    "PerturbGep",
     "ScGPTModule",
     "Zero",
     "bernoulli_nll",

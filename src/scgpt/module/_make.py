@@ -8,10 +8,10 @@ from typing import Any
 from scgpt.nn import ScGPTConfig
 
 from ._generative import gen
-from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, Objective, Zero
+from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, Objective, PerturbGep, Zero
 
 OBJECTIVES: dict[str, Callable[..., Objective | tuple[Objective, ...]]] = {
-    **{o.name: o for o in (Gep, Gepc, Zero, Levels, Ecs, Dar, Cls)},
+    **{o.name: o for o in (Gep, Gepc, Zero, Levels, PerturbGep, Ecs, Dar, Cls)},
     "gen": gen,
 }
 

@@ -152,6 +152,24 @@ class Levels(Objective):
         return mean_over_genes(error.square(), known, batch.measured_modality_ids)
 
 
+class PerturbGep(Objective):
+    """Expression of all genes after a perturbation, from the affine decoder: mean squared error.
+
+    The true values are those of a perturbed cell, and the values read those of a control cell, another one.
+    """
+
+    name = "perturb_gep"
+    heads = ("perturb_gep",)
+
+    def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:
+        """Return the loss of a batch, unweighted."""
+        return masked_mse(self.needed("perturb_gep", out.perturb_gep), *self.predicted(batch))
+
+    def mean_over(self, batch: TokenBatch) -> MeanOver:
+        """Return that it is a mean over tokens."""
+        return "tokens"
+
+
 @dataclass(frozen=True)
 class Ecs(Objective):
     """Elastic cell similarity.

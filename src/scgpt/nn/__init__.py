@@ -3,7 +3,7 @@
 from ._attention import attention
 from ._config import ScGPTConfig
 from ._network import NetworkOutput, ScGPTNetwork
-from ._start import start_at_value, start_from_genes
+from ._start import start_at_value, start_from_genes, start_unchanged
 from ._surgery import add_batches, add_genes, fix_all_but_new_batches, gather_statistics
 from ._transformer import TransformerLayer
 
@@ -19,4 +19,5 @@ __all__ = [
     "gather_statistics",
     "start_at_value",
     "start_from_genes",
+    "start_unchanged",
 ]

@@ -76,6 +76,9 @@ class ScGPTConfig:
         Rows of the modality embedding, concatenated like the batch's; 0 switches it off.
     n_conditions
         Rows of the condition embedding, row 0 meaning none; 0 switches it off.
+    condition_context
+        Concatenate the outputs of a cell's tokens under conditions, summed, to that of each token before the expression
+        decoder, which then need not find these tokens by attention.
     n_flags
         Rows of the flag embedding, whose row 1 stands in for the value of unknown genes; 0 switches it off.
     skip_unknown_projection
@@ -115,6 +118,7 @@ class ScGPTConfig:
     input_norm: Literal["batch", "domain"] | None = None
     n_modalities: int = 0
     n_conditions: int = 0
+    condition_context: bool = False
     n_flags: int = 0
     skip_unknown_projection: bool = False
 
@@ -150,6 +154,8 @@ class ScGPTConfig:
         needs_batches += ["input_norm='domain'"] if self.input_norm == "domain" else []
         if needs_batches and self.n_batches < 1:
             raise ValueError(f"{', '.join(needs_batches)} need n_batches of at least 1.")
+        if self.condition_context and not self.n_conditions:
+            raise ValueError("condition_context needs n_conditions of at least 1.")
 
     @property
     def d_context(self) -> int:

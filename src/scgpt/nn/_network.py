@@ -129,11 +129,12 @@ class ScGPTNetwork(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(c) for _ in range(c.n_layers))
 
         self.gep: ExpressionHead | AffineExpressionHead
+        d_decoded = d + d_context + (d if c.condition_context else 0)
         if c.gep_bins:
-            self.gep = BinnedExpressionHead(d + d_context, d, c.zero, c.gep_bins)
+            self.gep = BinnedExpressionHead(d_decoded, d, c.zero, c.gep_bins)
         else:
             expression = ExpressionHead if c.expression == "mlp" else AffineExpressionHead
-            self.gep = expression(d + d_context, d, c.zero)
+            self.gep = expression(d_decoded, d, c.zero)
         # Only where there are modalities is the context part of the query too: a protein's query is not a gene's.
         d_query = d + d_context if c.n_modalities else d
         self.gepc = CellPromptedHead(d_query, d + d_context, c.zero) if c.gepc else None
@@ -343,6 +344,8 @@ class ScGPTNetwork(nn.Module):
         if self._reads_tokens(batch, heads):
             assert x_TD is not None  # for the type checker
             x_TC = with_context(x_TD)
+            if self.config.condition_context:
+                x_TC = torch.cat([x_TC, rows(_sum_under_conditions(x_TD, batch), batch.cell_of_token)], dim=1)
             if "gep" in heads and isinstance(self.gep, BinnedExpressionHead):
                 out["gep_logits"] = self.gep.logits(x_TC)
                 out["gep"] = self.gep.expected(out["gep_logits"])
@@ -393,6 +396,14 @@ class ScGPTNetwork(nn.Module):
         missing = [name for name, need in needed.items() if need and getattr(batch, name) is None]
         if missing:
             raise ValueError(f"This network needs {', '.join(missing)} in the TokenBatch.")
+
+
+def _sum_under_conditions(x_TD: Tensor, batch: TokenBatch) -> Tensor:
+    """``(B, D)`` sum of each cell's tokens that stand under a condition."""
+    assert batch.condition_ids is not None  # for the type checker; _check has said so to the user
+    (under_K,) = (batch.condition_ids != 0).any(1).nonzero(as_tuple=True)
+    sums_BD = x_TD.new_zeros(batch.n_cells, x_TD.shape[1])
+    return sums_BD.index_add(0, batch.cell_of_token[under_K], x_TD[under_K])
 
 
 def _share_expressed(batch: TokenBatch) -> Tensor:

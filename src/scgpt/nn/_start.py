@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ._embeddings import CategoricalValueEncoder, ContinuousValueEncoder
-from ._heads import ExpressionHead
+from ._heads import AffineExpressionHead, ExpressionHead
 from ._network import ScGPTNetwork
 
 # Of the value's part in a token, as a share of the gene's.
@@ -50,3 +50,19 @@ def start_at_value(network: ScGPTNetwork, value: float) -> None:
     """
     if type(network.gep) is ExpressionHead:
         nn.init.constant_(network.gep.value[-1].get_parameter("bias"), value)
+
+
+@torch.no_grad()
+def start_unchanged(network: ScGPTNetwork) -> None:
+    """Let random weights begin with every gene as it was before a perturbation, where the expression head is affine.
+
+    Parameters
+    ----------
+    network
+        Changed in place, unless its head is of another kind.
+    """
+    if isinstance(network.gep, AffineExpressionHead):
+        for head, start in ((network.gep.coefficient, 1.0), (network.gep.bias, 0.0)):
+            last = head.value[-1]
+            nn.init.zeros_(last.get_parameter("weight"))
+            nn.init.constant_(last.get_parameter("bias"), start)

@@ -7,6 +7,7 @@ from ._freezing import check_trainable, frozen, parts_of
 from ._history import EpochMeans
 from ._loader import Split, TokenDataModule, TokenLoader, split_cells
 from ._order import CellOrder
+from ._pairs import PairDataModule, PairLoader
 from ._parts import PartOfStep
 from ._plan import ScGPTTrainingPlan, parameter_groups
 from ._resumable import ResumableLoader
@@ -19,6 +20,8 @@ __all__ = [
     "CorpusOrder",
     "EpochMeans",
     "Lora",
+    "PairDataModule",
+    "PairLoader",
     "PartOfStep",
     "ResumableLoader",
     "ScGPTTrainRunner",

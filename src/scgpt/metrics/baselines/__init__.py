@@ -6,10 +6,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._annotation import celltypist, knn_pca, logistic_regression, majority_class
     from ._integration import harmony, pca, scanvi, scvi
+    from ._perturbation import additive, matching_mean, mean_of_perturbations, no_change
+    from ._perturbation_linear import bilinear_ridge, linear_transfer
 
-__all__ = ["celltypist", "harmony", "knn_pca", "logistic_regression", "majority_class", "pca", "scanvi", "scvi"]
+__all__ = [
+    "additive",
+    "bilinear_ridge",
+    "celltypist",
+    "harmony",
+    "knn_pca",
+    "linear_transfer",
+    "logistic_regression",
+    "majority_class",
+    "matching_mean",
+    "mean_of_perturbations",
+    "no_change",
+    "pca",
+    "scanvi",
+    "scvi",
+]
 _MODULES = dict.fromkeys(("celltypist", "knn_pca", "logistic_regression", "majority_class"), "._annotation")
 _MODULES |= dict.fromkeys(("harmony", "pca", "scanvi", "scvi"), "._integration")
+_MODULES |= dict.fromkeys(("additive", "matching_mean", "mean_of_perturbations", "no_change"), "._perturbation")
+_MODULES |= dict.fromkeys(("bilinear_ridge", "linear_transfer"), "._perturbation_linear")
 
 
 def __getattr__(name: str) -> Any:

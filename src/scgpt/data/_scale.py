@@ -1,0 +1,56 @@
+"""What has been done to the values of an expression matrix, as they tell themselves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from ._cells import Cells
+
+Scale = Literal["counts", "normalised", "log-normalised"]
+
+# No logarithm of a count is as high as this: such a value was normalised and not log-transformed.
+_MAX_LOG = 30.0
+# Cells that are looked at.
+_LOOKED_AT = 512
+
+
+def scale_of_values(values: NDArray[np.float32]) -> Scale:
+    """Return counts where all values are whole numbers; else log-normalised, unless a value is too high for that."""
+    if np.array_equal(values, np.round(values)):
+        return "counts"
+    return "normalised" if values.max(initial=0) > _MAX_LOG else "log-normalised"
+
+
+def scale_of(adata: AnnData, layer: str | None = None) -> Scale:
+    """Return the scale of a data set, as some of its cells, evenly spaced, tell it.
+
+    Raises
+    ------
+    KeyError
+        When there is no such layer.
+    """
+    index = np.unique(np.linspace(0, adata.n_obs - 1, min(adata.n_obs, _LOOKED_AT)).astype(np.int64))
+    return scale_of_values(Cells(adata, np.arange(adata.n_vars), layer=layer).rows(index).data)
+
+
+def check_log_normalised(adata: AnnData, layer: str | None = None, what: str = "The") -> None:
+    """Raise for raw counts, or values that were not log-transformed; ``what`` values they are goes into the message.
+
+    Raises
+    ------
+    KeyError
+        When there is no such layer.
+    ValueError
+        With what to do.
+    """
+    scale = scale_of(adata, layer)
+    if scale != "log-normalised":
+        found = "raw counts" if scale == "counts" else "not log-transformed"
+        raise ValueError(
+            f"{what} values are {found}, and perturbations are predicted in log-normalised ones: call "
+            "scanpy.pp.normalize_total and scanpy.pp.log1p, or name the layer that holds them by layer=."
+        )

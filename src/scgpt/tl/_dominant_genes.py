@@ -1,0 +1,83 @@
+"""Names of clusters of perturbations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def dominant_genes(
+    adata: AnnData,
+    groupby: str = "leiden",
+    *,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    sep: str = "+",
+    key_added: str = "dominant_gene",
+    copy: bool = False,
+) -> AnnData | None:
+    """Name clusters of perturbations by the gene that most of their perturbations share :cite:p:`Cui2024`.
+
+    Parameters
+    ----------
+    adata
+        Perturbations, as :func:`scgpt.tl.perturb` returns them.
+    groupby
+        Column of ``.obs`` with the clusters.
+    perturbation_key
+        Column of ``.obs`` with the names of perturbations.
+    control
+        Name of none.
+    sep
+        Between the genes of a name.
+    key_added
+        Beginning of the columns written.
+    copy
+        Return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    ``adata.obs[key_added]``
+        Categorical, the gene of most perturbations of the cluster; of equal ones that which comes first in the alphabet.
+        Missing where a cluster has no perturbation.
+    ``adata.obs[f"{key_added}_share"]``
+        float64, share of the cluster's perturbations that it is part of.
+
+    Raises
+    ------
+    KeyError
+        When a column is not there.
+
+    Examples
+    --------
+    >>> space = scgpt.tl.perturb(adata, genes, model=model, pairs=True)  # doctest: +SKIP
+    >>> sc.pp.neighbors(space), sc.tl.leiden(space)  # doctest: +SKIP
+    >>> scgpt.tl.dominant_genes(space)  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    from scgpt.data import check_anndata
+    from scgpt.metrics import perturbed_by
+
+    from ._arguments import target
+
+    check_anndata(adata)
+    for column in (groupby, perturbation_key):
+        if column not in adata.obs:
+            raise KeyError(f"There is no column {column!r} in .obs; there are {list(adata.obs.columns)}.")
+    adata = target(adata, copy)
+    names, clusters = pd.Series(adata.obs[perturbation_key]).astype(str), pd.Series(adata.obs[groupby]).astype(object)
+    gene_of, share_of = {}, {}
+    for cluster, own in names.groupby(clusters):
+        counts = Counter(gene for name in own for gene in perturbed_by(name, control=control, sep=sep))
+        if counts:
+            gene = min(counts, key=lambda gene: (-counts[gene], gene))
+            gene_of[cluster], share_of[cluster] = gene, counts[gene] / len(own)
+    adata.obs[key_added] = pd.Categorical(clusters.map(gene_of))
+    adata.obs[f"{key_added}_share"] = clusters.map(share_of).astype(float)
+    return adata if copy else None

@@ -1,0 +1,59 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from scgpt.data import check_log_normalised, scale_of
+from scgpt.data._scale import scale_of_values
+
+COUNTS = np.array([[0, 3, 1], [2, 0, 40]], dtype=np.float32)
+SCALES = {"counts": COUNTS, "normalised": COUNTS * 97.3, "log-normalised": np.log1p(COUNTS)}
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix, np.float16])
+@pytest.mark.parametrize("scale", SCALES)
+def test_scales_are_told_apart(scale, kind):
+    assert scale_of(ad.AnnData(kind(SCALES[scale]))) == scale
+
+
+def test_whole_numbers_of_any_type_are_counts_and_layers_have_their_own_scale():
+    adata = ad.AnnData(COUNTS.astype(np.int32), layers={"log": SCALES["log-normalised"]})
+    assert scale_of(adata) == "counts"
+    assert scale_of(adata, "log") == "log-normalised"
+    with pytest.raises(KeyError, match="There is no layer 'raw'; there are \\['log'\\]"):
+        scale_of(adata, "raw")
+
+
+def test_the_highest_logarithm_is_30():
+    assert scale_of_values(np.array([0.5, 30], np.float32)) == "log-normalised"
+    assert scale_of_values(np.array([0.5, 30.5], np.float32)) == "normalised"
+
+
+def test_cells_in_which_nothing_is_expressed_hold_counts():
+    assert scale_of(ad.AnnData(sp.csr_matrix((3, 2), dtype=np.float32))) == "counts"
+
+
+def test_cells_all_over_the_data_set_are_looked_at(tmp_path):
+    """Here the last ones alone are no counts; they are found in a file, too."""
+    values = np.ones((5000, 1), np.float32)
+    values[-1] = 0.5
+    adata = ad.AnnData(values, obs=pd.DataFrame(index=[f"cell{i}" for i in range(5000)]))
+    assert scale_of(adata) == "log-normalised"
+    assert scale_of(adata[:-1]) == "counts"
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert scale_of(ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")) == "log-normalised"
+
+
+def test_what_is_no_logarithm_is_refused_by_what_it_is():
+    adata = ad.AnnData(COUNTS, layers=SCALES)
+    check_log_normalised(adata, "log-normalised")
+    with pytest.raises(ValueError, match="The values are raw counts, .*normalize_total and .*log1p"):
+        check_log_normalised(adata)
+    with pytest.raises(ValueError, match="The target's values are not log-transformed"):
+        check_log_normalised(adata, "normalised", "The target's")
+
+
+def test_no_cell():
+    with pytest.raises(ValueError, match="has no cell"):
+        scale_of(ad.AnnData(np.ones((0, 2), np.float32)))
