@@ -5,12 +5,14 @@ from ._embedding import Precision, resolve_precision
 from ._generation import Prompt, resolve_prompt
 from ._multi import MultiSCGPT
 from ._perturbation import SCGPTPerturbation
+from ._perturbations import PerturbationNames
 from ._response import PredictedProfiles
 from ._scgpt import SCGPT
 
 __all__ = [
     "SCGPT",
     "MultiSCGPT",
+    "PerturbationNames",
     "Precision",
     "PredictedProfiles",
     "Prompt",

@@ -44,7 +44,7 @@ def perturb(
 ) -> AnnData:
     r"""Predict the expression of cells under perturbations, also such that no cell was seen under :cite:p:`Cui2024`.
 
-    Compare what it predicts with :mod:`scgpt.metrics.baselines` before relying on it: on real data simple baselines are
+    Compare what it predicts with ``scgpt.metrics.baselines`` before relying on it: on real data simple baselines are
     hard to beat :cite:p:`AhlmannEltze2025`.
 
     Parameters
