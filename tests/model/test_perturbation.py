@@ -21,7 +21,7 @@ SHORT = {"batch_size": 32, "plan_kwargs": {"warmup_steps": 0}, "enable_progress_
 
 
 def set_up(adata, **kwargs) -> SCGPTPerturbation:
-    network = {key: kwargs.pop(key) for key in list(kwargs) if key in ("max_length", "seed", "dropout")}
+    network = {key: kwargs.pop(key) for key in list(kwargs) if key in ("max_length", "seed", "dropout", "norm")}
     SCGPTPerturbation.setup_anndata(adata, "perturbation", **kwargs)
     return SCGPTPerturbation(adata, **TINY, **network)
 
@@ -198,10 +198,11 @@ class TestTraining:
         assert [o.name for o in model.module.objectives] == ["perturb_gep"]
         assert set(model.history) >= {"perturb_gep_train", "perturb_gep_validation", "train_loss", "validation_loss"}
         assert len(model.train_indices) == 99 and len(model.validation_indices) == 11
-        tuned = SCGPTPerturbation.from_pretrained(model, perturbed)
-        tuned.train(1, enable_progress_bar=False, accelerator="cpu")
-        plan = tuned.trainer.lightning_module
-        assert (plan.lr, plan.schedule.kind) == (1e-4, "epoch_decay")
+        for norm, lr, schedule in (("pre", 1e-3, "cosine"), ("post", 1e-4, "epoch_decay")):
+            tuned = SCGPTPerturbation.from_pretrained(set_up(perturbed, norm=norm), perturbed)
+            tuned.train(1, enable_progress_bar=False, accelerator="cpu")
+            plan = tuned.trainer.lightning_module
+            assert (plan.lr, plan.schedule.kind) == (lr, schedule)
 
     def test_how_long_it_trains_depends_on_the_cells_from_scratch_alone(
         self, perturbation_model, perturbed, monkeypatch

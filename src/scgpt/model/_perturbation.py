@@ -51,6 +51,10 @@ FINE_TUNING: dict[str, Any] = {
     "training": {"lr": 1e-4, "batch_size": 64, "plan_kwargs": {"schedule": "epoch_decay", "decay": 0.9}},
     "max_epochs": 15,
 }
+# A pretrained network with pre-norm, such as "mini", learns little at that rate, as was seen for cell types.
+FINE_TUNING_PRE_NORM: dict[str, Any] = FINE_TUNING | {
+    "training": FINE_TUNING["training"] | {"lr": 1e-3, "plan_kwargs": {"schedule": "cosine", "warmup_steps": 100}}
+}
 
 # Of a network without a decoder of perturbations; what it knows of batches and modalities of other data goes, and with it
 # the other decoder, which read that.
@@ -278,7 +282,7 @@ class SCGPTPerturbation(ResponseMixin, BaseSCGPT):
         """
         if hiding := sorted({"mask_share", "drop_share", "drop_modality", "ties"} & set(kwargs)):
             raise ValueError(f"{listed(hiding)}: of perturbed cells all values are predicted, and none is hidden.")
-        recipe = FROM_SCRATCH if self.load_report is None else FINE_TUNING
+        recipe = self._recipe
         if max_epochs is None and "max_epochs" in recipe:
             max_epochs = recipe["max_epochs"]
         elif max_epochs is None and self.adata is not None:
@@ -293,6 +297,12 @@ class SCGPTPerturbation(ResponseMixin, BaseSCGPT):
             plan_kwargs=defaults["plan_kwargs"] | dict(plan_kwargs or {}),
             **({"lr": defaults["lr"], "batch_size": defaults["batch_size"]} | kwargs),
         )
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        if self.load_report is None:
+            return FROM_SCRATCH
+        return FINE_TUNING_PRE_NORM if self.module.network.config.norm == "pre" else FINE_TUNING
 
     def _registered_cells(self) -> PerturbedCells:  # type: ignore[override]
         assert self.adata is not None
