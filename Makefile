@@ -11,9 +11,10 @@ PROBLEM = $(shell PYTHON="$(PYTHON)" .ci/venv --problem)
 BENCHMARKS = $(filter-out benchmarks/demo.py benchmarks/mini.py benchmarks/_%.py,$(wildcard benchmarks/*.py))
 
 export MPLBACKEND ?= agg
-# Two threads are enough for the tests, and leave room for others on a shared machine.
-test test-slow imports: export OMP_NUM_THREADS ?= 2
-test test-slow imports: export NUMBA_NUM_THREADS ?= 2
+# Two processes of one thread each are enough for the tests, and leave room for others on a shared machine.
+WORKERS ?= 2
+test test-slow imports: export OMP_NUM_THREADS ?= 1
+test test-slow imports: export NUMBA_NUM_THREADS ?= 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,10 +27,10 @@ demo: venv ## a first look at the package on real cells
 	$(PY) benchmarks/demo.py $(ARGS)
 
 test: venv ## run the tests, without the slow ones
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: venv ## run the slow tests
-	$(PY) -m pytest -m "slow and not gpu" $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "slow and not gpu" $(ARGS)
 
 lint: venv ## check style and formatting
 	$(PY) -m ruff check .

@@ -11,13 +11,6 @@ import pandas as pd
 
 import scgpt
 
-# Bone marrow: of the authors' notebook, after 25 epochs. Of the others nothing is published but figures.
-PUBLISHED = {
-    "bmmc_cite": {"NMI": 0.776, "ARI": 0.922, "ASW_label": 0.632, "AvgBIO": 0.777},
-    "multiome_pbmc": {},
-    "asap": {},
-}
-
 
 def run(
     files: list[Path], model: str | Path | None, batch_key: str, label_key: str, seed: int, epochs: int | None = None

@@ -12,12 +12,6 @@ import scanpy as sc
 import scgpt
 from scgpt.metrics import PerturbationSplit, baselines, perturbation_scores, perturbed_by
 
-# Of the authors' notebook, perturbations of unseen single genes; none is published for the others that is not a figure.
-PUBLISHED = {
-    "adamson": {"pearson": 0.990, "pearson_delta": 0.642},
-    "norman": {},
-    "replogle": {},
-}
 KEY = "perturbation"
 N_TOP_GENES, MAX_GENES = 5000, 1537
 
