@@ -6,6 +6,7 @@ stopped and go on.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,10 +14,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -68,3 +69,54 @@ def in_process(script: str, arguments: Sequence[str]) -> Mapping[str, Any]:
 def file_name(*parts: object) -> str:
     """Return a file's name made of words that may hold anything."""
     return ".".join("".join(c if c.isalnum() or c == "_" else "_" for c in str(part)) for part in parts) + ".json"
+
+
+class Planned(NamedTuple):
+    """A run: a method on a task, with the numbers of its part and seed, and the name of the file that keeps it."""
+
+    task: str
+    method: str
+    numbers: tuple[int, ...]
+    file: str
+
+
+def command_line(doc: str | None, tasks: Iterable[str], methods: Iterable[str]) -> argparse.Namespace:
+    """Read the arguments that the benchmarks of tasks and methods share; ``one`` has the numbers of a single run."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few cells and epochs, to see that it runs")
+    parser.add_argument("--kept", action="store_true", help="report what is kept, run nothing")
+    parser.add_argument("--json", type=Path, help="write all runs to this file, too")
+    parser.add_argument("--task", action="append", choices=list(tasks))
+    parser.add_argument("--method", action="append", choices=list(methods))
+    parser.add_argument("--one", nargs="+", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def collect(
+    script: str, plans: Iterable[Planned], args: argparse.Namespace, settings: Callable[[str], str]
+) -> list[Mapping[str, Any]]:
+    """Return the results of runs: those kept under the settings of their method, and the others after making them."""
+    folder = RESULTS / Path(script).stem
+    results = []
+    for plan in plans:
+        result = None if args.quick else kept(folder / plan.file, settings(plan.method))
+        if result is None and args.kept:
+            continue
+        if result is None:
+            print(f"{plan.task}, {plan.method}, {', '.join(map(str, plan.numbers))} ...", flush=True)
+            numbers = [str(number) for number in plan.numbers]
+            quick = ["--quick"] * args.quick
+            result = in_process(script, [*numbers, "--task", plan.task, "--method", plan.method, *quick])
+            if not args.quick:
+                keep(folder / plan.file, result)
+        results.append(result)
+    return results
+
+
+def publish(script: str, text: str, results: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+    """Print a report; keep it where it is of all tasks and methods."""
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    if not args.quick and not (args.task or args.method):
+        (RESULTS / f"{Path(script).stem}.md").write_text(text)

@@ -26,7 +26,6 @@ import argparse
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 
 import _data
 import _runs
@@ -35,7 +34,6 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-RUNS = _runs.RESULTS / "annotation"
 SEEDS = 3
 QUICK_CELLS = 400
 LABEL, KNOWN = "label", "known"
@@ -240,7 +238,7 @@ def settings(method: str) -> str:
     return str(_annotator.FROM_SCRATCH) if method.startswith("scGPT") else ""
 
 
-def planned(args: argparse.Namespace) -> list[tuple[str, int, str, int]]:
+def planned(args: argparse.Namespace) -> list[_runs.Planned]:
     runs = []
     for task in args.task or TASKS:
         for seed in range(1 if args.quick else SEEDS):
@@ -253,7 +251,8 @@ def planned(args: argparse.Namespace) -> list[tuple[str, int, str, int]]:
                     # The seeds of what has none would be the same run; donors take long and are eight.
                     if seed and (task == "donors" or not method.startswith("scGPT")):
                         continue
-                    runs.append((task, part, method, seed))
+                    file = _runs.file_name(task, part, method, seed)
+                    runs.append(_runs.Planned(task, method, (part, seed), file))
     return runs
 
 
@@ -290,38 +289,12 @@ def report(results: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few cells and epochs, to see that it runs")
-    parser.add_argument("--kept", action="store_true", help="report what is kept, run nothing")
-    parser.add_argument("--json", type=Path, help="write all runs to this file, too")
-    parser.add_argument("--task", action="append", choices=TASKS)
-    parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--one", nargs=2, type=int, metavar=("PART", "SEED"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = _runs.command_line(__doc__, TASKS, METHODS)
     if args.one:
         print(json.dumps(run(args.task[0], args.one[0], args.method[0], args.one[1], args.quick)))
         return
-
-    results = []
-    for task, part, method, seed in planned(args):
-        path = RUNS / _runs.file_name(task, part, method, seed)
-        result = None if args.quick else _runs.kept(path, settings(method))
-        if result is None and args.kept:
-            continue
-        if result is None:
-            print(f"{task} {part}, {method}, seed {seed} ...", flush=True)
-            result = _runs.in_process(
-                __file__, [str(part), str(seed), "--task", task, "--method", method, *["--quick"] * args.quick]
-            )
-            if not args.quick:
-                _runs.keep(path, result)
-        results.append(result)
-    text = report(results)
-    print(text)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-    if not args.quick and not (args.task or args.method):
-        (_runs.RESULTS / "annotation.md").write_text(text)
+    results = _runs.collect(__file__, planned(args), args, settings)
+    _runs.publish(__file__, report(results), results, args)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ import pandas as pd
 import scipy.sparse as sp
 from mudata import MuData
 
-RUNS = _runs.RESULTS / "multiomics"
 SEEDS = 5
 KEY, BATCH, LABEL = "X_embedding", "batch", "label"
 QUICK_CELLS = 200
@@ -347,9 +346,9 @@ def settings(method: str) -> str:
     return str((recipe.FROM_SCRATCH, recipe.DAR)) if method.startswith("scGPT") else ""
 
 
-def planned(args: argparse.Namespace) -> list[tuple[str, str, int]]:
+def planned(args: argparse.Namespace) -> list[_runs.Planned]:
     return [
-        (task, method, seed)
+        _runs.Planned(task, method, (seed,), _runs.file_name(task, method, seed))
         for task in args.task or TASKS
         for seed in range(1 if args.quick else SEEDS)
         for method in args.method or METHODS
@@ -398,35 +397,12 @@ def report(results: list[dict]) -> str:
 
 def main() -> None:
     warnings.filterwarnings("ignore", message="var_names are not unique")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few cells and epochs, to see that it runs")
-    parser.add_argument("--kept", action="store_true", help="report what is kept, run nothing")
-    parser.add_argument("--task", action="append", choices=TASKS)
-    parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--one", type=int, metavar="SEED", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one is not None:
-        print(json.dumps(run(args.task[0], args.method[0], args.one, args.quick)))
+    args = _runs.command_line(__doc__, TASKS, METHODS)
+    if args.one:
+        print(json.dumps(run(args.task[0], args.method[0], args.one[0], args.quick)))
         return
-
-    results = []
-    for task, method, seed in planned(args):
-        path = RUNS / _runs.file_name(task, method, seed)
-        result = None if args.quick else _runs.kept(path, settings(method))
-        if result is None and args.kept:
-            continue
-        if result is None:
-            print(f"{task}, {method}, seed {seed} ...", flush=True)
-            result = _runs.in_process(
-                __file__, [str(seed), "--task", task, "--method", method, *["--quick"] * args.quick]
-            )
-            if not args.quick:
-                _runs.keep(path, result)
-        results.append(result)
-    text = report(results)
-    print(text)
-    if not args.quick and not (args.task or args.method):
-        (_runs.RESULTS / "multiomics.md").write_text(text)
+    results = _runs.collect(__file__, planned(args), args, settings)
+    _runs.publish(__file__, report(results), results, args)
 
 
 if __name__ == "__main__":

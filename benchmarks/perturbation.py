@@ -42,7 +42,6 @@ import scanpy as sc
 
 from scgpt.metrics import PerturbationSplit, baselines, perturbation_scores, perturbed_by, replicate_ceiling
 
-RUNS = _runs.RESULTS / "perturbation"
 KEY, CONTROL = "perturbation", "control"
 N_GENES, MIN_CELLS, MAX_CONTROL, N_SPLITS = 1000, 20, 2000, 5
 QUICK_CELLS = 600
@@ -303,7 +302,7 @@ def settings(method: str) -> str:
     return str((_perturbation.FROM_SCRATCH, _perturbation.FINE_TUNING)) if method.startswith("scGPT") else ""
 
 
-def planned(args: argparse.Namespace) -> list[tuple[str, int, str, int]]:
+def planned(args: argparse.Namespace) -> list[_runs.Planned]:
     runs = []
     for task in args.task or TASKS:
         for part in range(1 if args.quick else TASKS[task][1]):
@@ -312,7 +311,8 @@ def planned(args: argparse.Namespace) -> list[tuple[str, int, str, int]]:
                     continue
                 if method in ("additive", "bilinear ridge") and task == "ifnb":
                     continue  # of one treatment there is nothing to add
-                runs.append((task, part, method, part))
+                file = _runs.file_name(task, part, method, part)
+                runs.append(_runs.Planned(task, method, (part, part), file))
     return runs
 
 
@@ -345,38 +345,12 @@ def report(results: list[dict]) -> str:
 
 def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few cells and epochs, to see that it runs")
-    parser.add_argument("--kept", action="store_true", help="report what is kept, run nothing")
-    parser.add_argument("--json", type=Path, help="write all runs to this file, too")
-    parser.add_argument("--task", action="append", choices=TASKS)
-    parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--one", nargs=2, type=int, metavar=("PART", "SEED"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = _runs.command_line(__doc__, TASKS, METHODS)
     if args.one:
         print(json.dumps(run(args.task[0], args.one[0], args.method[0], args.one[1], args.quick)))
         return
-
-    results = []
-    for task, part, method, seed in planned(args):
-        path = RUNS / _runs.file_name(task, part, method, seed)
-        result = None if args.quick else _runs.kept(path, settings(method))
-        if result is None and args.kept:
-            continue
-        if result is None:
-            print(f"{task} {part}, {method} ...", flush=True)
-            result = _runs.in_process(
-                __file__, [str(part), str(seed), "--task", task, "--method", method, *["--quick"] * args.quick]
-            )
-            if not args.quick:
-                _runs.keep(path, result)
-        results.append(result)
-    text = report(results)
-    print(text)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-    if not args.quick and not (args.task or args.method):
-        (_runs.RESULTS / "perturbation.md").write_text(text)
+    results = _runs.collect(__file__, planned(args), args, settings)
+    _runs.publish(__file__, report(results), results, args)
 
 
 if __name__ == "__main__":
