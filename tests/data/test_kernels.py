@@ -1,5 +1,7 @@
 """The inner loops by themselves; what they add up to is tested through the functions that call them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -22,10 +24,7 @@ def test_survey_counts_known_genes_and_flags_every_column():
 
 def test_merge_keeps_the_highest_value_of_each_gene_within_a_cell():
     indptr, indices, data = merge(*csr([[1, 9, 2, 4], [7, 0, 0, 3], [0, 9, 0, 0], [0, 0, 5, 6]]), SLOTS, 2)
-    rows = [
-        dict(zip(indices[a:b].tolist(), data[a:b].tolist(), strict=True))
-        for a, b in zip(indptr, indptr[1:], strict=False)
-    ]
+    rows = [dict(zip(indices[a:b].tolist(), data[a:b].tolist(), strict=True)) for a, b in pairwise(indptr)]
     assert rows == [{0: 4.0, 1: 2.0}, {0: 7.0}, {}, {0: 6.0, 1: 5.0}]
 
 

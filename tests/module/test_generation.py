@@ -1,6 +1,7 @@
 """Rounds of generation, against a padded network with masks written out."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ def test_genes_are_accepted_in_the_order_of_attention(module, batch, monkeypatch
     assert [out.attention is None for _, out in seen] == [False, False, False, True]
     left = [[int(u[start:stop].sum()) for u, _ in seen] for start, stop in ((0, 25), (25, 44), (44, 48), (48, 54))]
     assert left == [[12, 9, 6, 3], [17, 12, 8, 4], [2, 1, 0, 0], [0, 0, 0, 0]]
-    for (before, out), (after, _) in zip(seen, seen[1:], strict=False):
+    for (before, out), (after, _) in pairwise(seen):
         for part in (slice(0, 25), slice(25, 44)):
             accepted, waiting = (before & ~after)[part], after[part]
             assert out.attention[part][accepted].min() > out.attention[part][waiting].max()

@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 
 import anndata as ad
 import matplotlib as mpl
@@ -177,7 +178,7 @@ def test_twenty_genes_fit_into_a_column_of_a_page(rng):
     assert (box[1] <= inside[1]).all()
     labels = [label.get_window_extent() for label in ax.get_xticklabels()]
     assert len(labels) == 20
-    assert not any(left.x1 > right.x0 for left, right in zip(labels, labels[1:], strict=False))
+    assert not any(left.x1 > right.x0 for left, right in pairwise(labels))
 
 
 def test_the_input_is_not_changed(observed, predicted):

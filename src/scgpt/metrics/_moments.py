@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import scipy.sparse as sp
-    from anndata import AnnData
+from ._matrix import Matrix, in_memory
 
-type Matrix = NDArray[Any] | sp.csr_array | sp.csr_matrix
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class LogValues:
         ValueError
             When ``.X`` is empty.
         """
-        return cls(_in_memory(adata, layer), np.arange(adata.n_vars) if columns is None else columns)
+        return cls(_canonical(in_memory(adata, layer)), np.arange(adata.n_vars) if columns is None else columns)
 
     def cells(self, rows: NDArray[np.intp]) -> Matrix:
         """Return ``(n_rows, n_genes)`` values of some cells."""
@@ -101,25 +100,10 @@ def _sparse(values: Any) -> tuple[NDArray[np.float64], NDArray[np.float64] | flo
     return mean, (squares + n_zeros * mean**2) / (n - 1)
 
 
-def _in_memory(adata: AnnData, layer: str | None) -> Matrix:
-    """Return a matrix as dense or CSR; it is not copied where it is one already."""
-    import scipy.sparse as sp
-
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(
-            f"There is no layer {layer!r}; there are {[key for key in list(adata.layers) if key is not None]}."
-        )
-    matrix: Any = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        raise ValueError("`.X` is empty; pass layer.")
-    if hasattr(matrix, "to_memory"):  # on disk
-        matrix = matrix.to_memory()
-    if hasattr(matrix, "compute"):  # on dask
-        matrix = matrix.compute()
-    if not sp.issparse(matrix):
-        return np.asarray(matrix)
-    matrix = matrix.tocsr()
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
+def _canonical(matrix: Matrix) -> Matrix:
+    """Return a matrix in which no place is stored twice."""
+    if isinstance(matrix, np.ndarray) or matrix.has_canonical_format:
+        return matrix
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
     return matrix

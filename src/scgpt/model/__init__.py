@@ -6,6 +6,7 @@ from ._generation import Prompt, resolve_prompt
 from ._multi import MultiSCGPT
 from ._perturbation import SCGPTPerturbation
 from ._perturbations import PerturbationNames
+from ._recipe import epochs_of
 from ._response import PredictedProfiles
 from ._scgpt import SCGPT
 
@@ -18,6 +19,7 @@ __all__ = [
     "Prompt",
     "SCGPTAnnotator",
     "SCGPTPerturbation",
+    "epochs_of",
     "resolve_precision",
     "resolve_prompt",
 ]

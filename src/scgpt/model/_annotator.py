@@ -22,6 +22,7 @@ from scgpt.nn import start_from_genes
 
 from ._calibration import fit_temperature
 from ._embedding import Precision, _rows
+from ._recipe import epochs_of
 from ._scgpt import SCGPT
 
 # Chosen on inner folds of the training cells of pbmc_facs. Few cells are learnt by heart long before attention has learnt
@@ -236,11 +237,7 @@ class SCGPTAnnotator(SCGPT):
         return FINE_TUNING_PRE_NORM if self.module.network.config.norm == "pre" else FINE_TUNING
 
     def _epochs(self, train_size: float) -> int:
-        if "max_epochs" in self._recipe:
-            return self._recipe["max_epochs"]
-        n_cells = max(train_size * np.sum(self._codes() < len(self._labels)), 1)
-        fewest, most = self._recipe["epochs"]
-        return int(np.clip(round(self._recipe["cells_seen"] / n_cells), fewest, most))
+        return epochs_of(self._recipe, train_size * np.sum(self._codes() < len(self._labels)))
 
     def predict(
         self,

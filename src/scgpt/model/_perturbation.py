@@ -37,6 +37,7 @@ from ._base import BaseSCGPT
 from ._fields import ExpressionField
 from ._persistence import decode
 from ._perturbations import PERTURBATIONS_KEY, PerturbationField, PerturbationNames, names_of, pairing_of
+from ._recipe import epochs_of
 from ._response import ResponseMixin
 
 # Chosen on the pairs of two synthetic sets (benchmarks/_synthetic_perturbations.py) that no benchmark uses.
@@ -283,14 +284,11 @@ class SCGPTPerturbation(ResponseMixin, BaseSCGPT):
         if hiding := sorted({"mask_share", "drop_share", "drop_modality", "ties"} & set(kwargs)):
             raise ValueError(f"{listed(hiding)}: of perturbed cells all values are predicted, and none is hidden.")
         recipe = self._recipe
-        if max_epochs is None and "max_epochs" in recipe:
-            max_epochs = recipe["max_epochs"]
-        elif max_epochs is None and self.adata is not None:
-            n_cells = max(train_size * self.adata.n_obs, 1)
-            max_epochs = int(np.clip(round(recipe["cells_seen"] / n_cells), *recipe["epochs"]))
+        if max_epochs is None:
+            max_epochs = epochs_of(recipe, train_size * (0 if self.adata is None else self.adata.n_obs))
         defaults = recipe["training"]
         super().train(
-            1 if max_epochs is None else max_epochs,
+            max_epochs,
             objectives=["perturb_gep"] if objectives is None else objectives,
             mask_share=0.0,
             train_size=train_size,

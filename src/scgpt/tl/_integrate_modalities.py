@@ -67,7 +67,7 @@ def integrate_modalities(
     """Write the joint embedding into data sets, see :func:`scgpt.tl.integrate`."""
     from scgpt._messages import inform
     from scgpt.data import MEASURED, join_modalities
-    from scgpt.model import MultiSCGPT
+    from scgpt.model import MultiSCGPT, epochs_of
     from scgpt.nn import start_from_genes
 
     from ._provenance import fingerprint, record
@@ -107,9 +107,8 @@ def integrate_modalities(
         changes: dict[str, Any] = {"n_batches": len(batches)} | network
         trained = MultiSCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **changes)
         trained.tokenizer = replace(trained.tokenizer, max_length=max(features.values()) + 1)
-    fewest, most = FROM_SCRATCH["epochs"]
     if max_epochs is None:
-        max_epochs = int(np.clip(round(FROM_SCRATCH["cells_seen"] / joint.n_obs), fewest, most))
+        max_epochs = epochs_of(FROM_SCRATCH, joint.n_obs)
     training = {"train_size": 1.0, "seed": seed} | FROM_SCRATCH["training"] | {"objectives": objectives}
     training |= dict(train_kwargs)
     training["plan_kwargs"] = FROM_SCRATCH["training"]["plan_kwargs"] | train_kwargs.get("plan_kwargs", {})

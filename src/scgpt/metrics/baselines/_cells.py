@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scgpt.metrics._matrix import Matrix, in_memory
+
 if TYPE_CHECKING:
-    import scipy.sparse as sp
     from anndata import AnnData
 
-type Matrix = NDArray[np.float32] | sp.csr_array | sp.csr_matrix
 Cells = NDArray[np.bool_] | Iterable[str]
 """Some of the cells: a mask over all, or names."""
 
 
 def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
     """Return a float32 copy of a layer, or of ``.X``, in memory."""
-    import scipy.sparse as sp
-
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"There is no layer {layer!r}; there are {list(adata.layers)}.")
-    matrix: Any = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        raise ValueError("`.X` is empty; pass layer.")
-    if hasattr(matrix, "to_memory"):  # on disk
-        matrix = matrix.to_memory()
-    if hasattr(matrix, "compute"):  # on dask
-        matrix = matrix.compute()
-    if sp.issparse(matrix):
-        return matrix.tocsr().astype(np.float32, copy=True)
-    return np.array(matrix, dtype=np.float32)
+    return in_memory(adata, layer).astype(np.float32, copy=True)
 
 
 def counts_of(adata: AnnData, layer: str | None, remedy: str) -> Matrix:
