@@ -72,6 +72,7 @@ intersphinx_mapping = {
     "lightning": ("https://lightning.ai/docs/pytorch/stable/", None),
     "matplotlib": ("https://matplotlib.org/stable/", None),
     "mudata": ("https://mudata.readthedocs.io/stable/", None),
+    "networkx": ("https://networkx.org/documentation/stable/", None),
     "numpy": ("https://numpy.org/doc/stable/", None),
     "pandas": ("https://pandas.pydata.org/docs/", None),
     "python": ("https://docs.python.org/3", None),
@@ -88,8 +89,8 @@ if os.environ.get("DOCS_OFFLINE"):
     suppress_warnings = ["ref.doc", "ref.ref"]
 
 # Public objects are defined in private modules, and a type annotation names those: link to the public page instead.
-xref_overrides = {}
-for namespace in ("data", "hub", "metrics", "metrics.baselines", "model", "nn", "pl", "tl"):
+xref_overrides = {"networkx.classes.graph.Graph": "networkx.Graph"}
+for namespace in ("data", "get", "hub", "metrics", "metrics.baselines", "model", "nn", "pl", "tl"):
     module = import_module(f"scgpt.{namespace}")
     for name in module.__all__:
         public = getattr(module, name)

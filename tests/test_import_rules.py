@@ -26,6 +26,7 @@ FLOORS = {
     "module": 2,
     "index": 3,
     "train": 3,
+    "get": 4,
     "model": 4,
     "pretraining": 4,
     "pl": 5,

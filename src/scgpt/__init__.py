@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy
 
 if TYPE_CHECKING:
-    from . import corpus, data, hub, index, metrics, model, module, nn, pl, pp, pretraining, tl, train
+    from . import corpus, data, get, hub, index, metrics, model, module, nn, pl, pp, pretraining, tl, train
     from .index import ReferenceIndex
 
 __all__ = [
     "ReferenceIndex",
     "corpus",
     "data",
+    "get",
     "hub",
     "index",
     "metrics",

@@ -15,13 +15,13 @@ from ._gmt import read_gmt
 from ._hashing import derive_key, profiles_of, uniform_of
 from ._join_modalities import join_modalities
 from ._masking import add_unknown, drop_genes, drop_modalities, mark_unknown, mask_values
-from ._matching import GeneMatch, ids_of, in_memory, match_genes, name_keys, own_names, read_mapping
+from ._matching import GeneMatch, gene_names, ids_of, in_memory, match_genes, name_keys, own_names, read_mapping
 from ._measured import levels_of_genes, measured_tokens
 from ._mudata import check_linked, name_modalities, obs_column, rows_of_modality
 from ._multi_cells import MODALITIES, N_MODALITIES, ModalityCells, MultiCells
 from ._perturbed import GeneValues, Marks, Pairing, PerturbedCells, tokens_of_cells
 from ._proteins import above_background
-from ._scale import check_log_normalised, scale_of
+from ._scale import check_log_normalised, log_normalised, scale_of
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
@@ -61,11 +61,13 @@ __all__ = [
     "derive_key",
     "drop_genes",
     "drop_modalities",
+    "gene_names",
     "ids_of",
     "in_memory",
     "join_modalities",
     "join_studies",
     "levels_of_genes",
+    "log_normalised",
     "mark_unknown",
     "mask_values",
     "match_genes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from ._scale import Scale, scale_of_values
+from ._scale import Scale, log_normalised, scale_of_values
 
 # A batch of fewer cells says nothing about which genes vary.
 _MIN_CELLS = 10
@@ -122,18 +121,9 @@ def _rate(study: StudyExpression, n_genes: int) -> pd.DataFrame:
     sizes = np.bincount(study.batches)
     large = np.flatnonzero(sizes >= max(1, min(_MIN_CELLS, int(sizes.max()))))
     chosen = np.isin(study.batches, large)
-    cells, batches = (
-        AnnData(study.rows[chosen].astype(np.float32), var=pd.DataFrame(index=genes)),
-        study.batches[chosen],
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Some cells have zero counts")  # the embedding tells of them
-        if study.scale == "counts":
-            sc.pp.normalize_total(cells)
-    if study.scale != "log-normalised":
-        sc.pp.log1p(cells)
+    values, batches = log_normalised(study.rows[chosen], study.scale), study.batches[chosen]
     for batch in large:
-        rows = sp.csr_matrix(cells.X)[batches == batch]
+        rows = values[batches == batch]
         # Of what does not vary there is no dispersion, and scanpy fails where it finds none at all.
         varies = np.flatnonzero(rows.max(axis=0).toarray().ravel() > rows.min(axis=0).toarray().ravel())
         rating["weight"] += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -35,6 +37,31 @@ def scale_of(adata: AnnData, layer: str | None = None) -> Scale:
     """
     index = np.unique(np.linspace(0, adata.n_obs - 1, min(adata.n_obs, _LOOKED_AT)).astype(np.int64))
     return scale_of_values(Cells(adata, np.arange(adata.n_vars), layer=layer).rows(index).data)
+
+
+def log_normalised(rows: sp.csr_matrix, scale: Scale | None = None) -> sp.csr_matrix:
+    """Return values log-normalised: counts are scaled to their median total first; they tell by themselves what they are.
+
+    Raises
+    ------
+    ValueError
+        When values are negative, as scaled ones are.
+    """
+    import scanpy as sc
+
+    if rows.nnz and rows.data.min() < 0:
+        raise ValueError(
+            "Values are negative, as scaled ones are; name the layer with counts or log-normalised values."
+        )
+    cells = AnnData(rows.astype(np.float32))
+    scale = scale or scale_of_values(rows.data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some cells have zero counts")
+        if scale == "counts":
+            sc.pp.normalize_total(cells)
+    if scale != "log-normalised":
+        sc.pp.log1p(cells)
+    return sp.csr_matrix(cells.X)
 
 
 def check_log_normalised(adata: AnnData, layer: str | None = None, what: str = "The") -> None:

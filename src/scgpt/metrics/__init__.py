@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from . import baselines
     from ._annotation import AnnotationScores, annotation_scores
     from ._integration import integration_scores
+    from ._network import network_scores
     from ._perturbation import PerturbationScores, perturbation_scores
     from ._perturbation_splits import PerturbationSplit
     from ._perturbations import perturbed_by
@@ -19,6 +20,7 @@ __all__ = [
     "annotation_scores",
     "baselines",
     "integration_scores",
+    "network_scores",
     "perturbation_scores",
     "perturbed_by",
     "replicate_ceiling",
@@ -29,6 +31,7 @@ _MODULES = {
     "PerturbationSplit": "._perturbation_splits",
     "annotation_scores": "._annotation",
     "integration_scores": "._integration",
+    "network_scores": "._network",
     "perturbation_scores": "._perturbation",
     "perturbed_by": "._perturbations",
     "replicate_ceiling": "._replicates",

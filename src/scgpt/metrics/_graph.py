@@ -51,7 +51,7 @@ def leiden(graph: sp.coo_array, resolutions: Sequence[float], seed: int) -> Iter
         edge_attrs={"weight": 2 * graph.data.astype(np.float64)},
     )
     for resolution in resolutions:
-        with _igraph_seeded(seed):
+        with igraph_seeded(seed):
             clusters = edges.community_leiden(
                 objective_function="modularity", weights="weight", resolution=resolution, n_iterations=2
             )
@@ -85,7 +85,8 @@ class _Generator:
 
 
 @contextmanager
-def _igraph_seeded(seed: int) -> Iterator[None]:
+def igraph_seeded(seed: int) -> Iterator[None]:
+    """Have igraph draw other random numbers than Python's own, always the same."""
     import igraph
 
     igraph.set_random_number_generator(_Generator(seed))

@@ -1,6 +1,7 @@
 """scvi-tools model classes."""
 
 from ._annotator import SCGPTAnnotator
+from ._attention import GeneAttention
 from ._embedding import Precision, resolve_precision
 from ._generation import Prompt, resolve_prompt
 from ._multi import MultiSCGPT
@@ -12,6 +13,7 @@ from ._scgpt import SCGPT
 
 __all__ = [
     "SCGPT",
+    "GeneAttention",
     "MultiSCGPT",
     "PerturbationNames",
     "Precision",

@@ -15,14 +15,16 @@ from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField
 
 from scgpt.data import GeneVocab, check_anndata, check_measured, in_memory, own_names, read_mapping
 
+from ._attention import AttentionMixin
 from ._base import BaseSCGPT
 from ._conditions import ConditionsField
 from ._fields import ExpressionField
+from ._gene_context import GeneContextMixin
 from ._generation import GenerationMixin
 from ._query import QueryMixin
 
 
-class SCGPT(GenerationMixin, QueryMixin, BaseSCGPT):
+class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseSCGPT):
     """scGPT, a foundation model of single cells :cite:p:`Cui2024`.
 
     Parameters

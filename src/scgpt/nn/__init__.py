@@ -1,6 +1,7 @@
 """The network in plain PyTorch; needs nothing but torch."""
 
 from ._attention import attention
+from ._attention_scores import rank_normalised
 from ._config import ScGPTConfig
 from ._network import NetworkOutput, ScGPTNetwork
 from ._start import start_at_value, start_from_genes, start_unchanged
@@ -17,6 +18,7 @@ __all__ = [
     "attention",
     "fix_all_but_new_batches",
     "gather_statistics",
+    "rank_normalised",
     "start_at_value",
     "start_from_genes",
     "start_unchanged",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scgpt._token_batch import Packed, TokenBatch
 
+from ._attention_scores import attention_scores
 from ._generative import attention_of_cls, generative_attention
 
 
@@ -115,6 +116,11 @@ class SelfAttention(nn.Module):
         """Return the ``(T,)`` share of its attention that ``<cls>`` gives to each token, see :func:`attention_of_cls`."""
         q, k, _ = self._project(x_TD)
         return attention_of_cls(q[batch.first], k, batch)
+
+    def scores(self, x_TD: Tensor, batch: TokenBatch) -> Iterator[Tensor]:
+        """Yield the ``(H, L, L)`` attention between the tokens of each cell, see :func:`attention_scores`."""
+        q, k, _ = self._project(x_TD)
+        return attention_scores(q, k, batch)
 
     def _project(self, x_TD: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, each ``(T, H, E)``."""

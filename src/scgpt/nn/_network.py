@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -197,6 +197,43 @@ class ScGPTNetwork(nn.Module):
             out_TD, cells_BD = None, last(x_TD, batch, cls_only=True)
         decoded = self._decode(out_TD, cells_BD, genes_TD, batch, heads)
         return NetworkOutput(out_TD, cells_BD, attention=shares_T, **decoded)
+
+    def attention_scores(self, batch: TokenBatch, layer: int = -1) -> Iterator[Tensor]:
+        """Yield how much each token of a cell attends to each in a layer, one cell after the other.
+
+        The batch runs to this layer by the fast path, that forms no such matrix; then one cell's is made at a time.
+
+        Parameters
+        ----------
+        batch
+            The cells, no token of them unknown.
+        layer
+            Which, counted from 0, or from the last, -1.
+
+        Yields
+        ------
+        ``(H, L, L)`` float32 softmax of each head over the ``L`` tokens of a cell, ``<cls>`` first: row ``i`` is what token
+        ``i`` sees, and sums to 1.
+
+        Raises
+        ------
+        ValueError
+            When tokens are unknown.
+        IndexError
+            When the network has no such layer.
+        """
+        self._check(batch, ())
+        if batch.unknown is not None:
+            raise ValueError("The attention between genes is read where all are known; this batch has unknown ones.")
+        n_layers = len(self.layers)
+        if not -n_layers <= layer < n_layers:
+            raise IndexError(f"There is no layer {layer}; this network has {n_layers}, from 0 to {n_layers - 1}.")
+        x_TD = self.embed_tokens(self.genes(batch.gene_ids), batch)
+        *before, asked = self.layers[: layer % n_layers + 1]
+        for each in before:
+            x_TD = each(x_TD, batch)
+        assert isinstance(asked, TransformerLayer)  # for the type checker
+        return asked.attention_scores(x_TD, batch)
 
     def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
         """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""

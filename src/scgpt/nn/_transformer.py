@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from scgpt._token_batch import TokenBatch
@@ -48,4 +50,12 @@ class TransformerLayer(nn.Module):
 
     def attention_of_cls(self, x_TD: Tensor, batch: TokenBatch) -> Tensor:
         """Return the ``(T,)`` share of this layer's attention that ``<cls>`` gives to each token of its cell."""
-        return self.attention.of_cls(x_TD if self.order == "post" else self.norm1(x_TD), batch)
+        return self.attention.of_cls(self._attended(x_TD), batch)
+
+    def attention_scores(self, x_TD: Tensor, batch: TokenBatch) -> Iterator[Tensor]:
+        """Yield the ``(H, L, L)`` attention of this layer between the ``L`` tokens of each cell."""
+        return self.attention.scores(self._attended(x_TD), batch)
+
+    def _attended(self, x_TD: Tensor) -> Tensor:
+        """Return what the attention reads."""
+        return x_TD if self.order == "post" else self.norm1(x_TD)

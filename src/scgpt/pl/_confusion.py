@@ -9,6 +9,7 @@ import numpy as np
 
 from ._colors import text_color
 from ._finish import finish
+from ._squares import draw_squares
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,18 +90,8 @@ def confusion(
         _, ax = plt.subplots(figsize=size, layout="constrained")
     colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
     largest = table.max() if normalize is None else 1
-    image = ax.imshow(table, cmap=colors, vmin=0, vmax=largest, aspect="auto")
-    ax.set_xticks(range(n_columns), cells.names, rotation=90, fontsize="small")
-    ax.set_yticks(range(n_rows), cells.types, fontsize="small")
-    ax.tick_params(length=0)
+    image = draw_squares(ax, table, cells.types, cells.names, colors, (0, largest))
     ax.set(xlabel="predicted", ylabel="true")
-    # White lines between the squares.
-    ax.set_xticks(np.arange(n_columns - 1) + 0.5, minor=True)
-    ax.set_yticks(np.arange(n_rows - 1) + 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=1)
-    ax.grid(visible=False, which="major")
-    ax.tick_params(which="minor", length=0)
-    ax.spines[:].set_visible(False)
 
     figure = ax.get_figure(root=True)
     assert figure is not None

@@ -26,7 +26,14 @@ _SIDES: tuple[tuple[float, float, str, str], ...] = (
 )
 
 
-def write_names(ax: Axes, places: Mapping[str, NDArray[np.float64]], radius: float, *, all_of_them: bool) -> None:
+def write_names(
+    ax: Axes,
+    places: Mapping[str, NDArray[np.float64]],
+    radius: float,
+    *,
+    all_of_them: bool,
+    clear_of: NDArray[np.float64] | None = None,
+) -> None:
     """Write names beside points on a side that is free; those without one only if all are wanted.
 
     Parameters
@@ -39,14 +46,21 @@ def write_names(ax: Axes, places: Mapping[str, NDArray[np.float64]], radius: flo
         Of the points, in points of print.
     all_of_them
         Write names on others where no side is free.
+    clear_of
+        ``(n, 2)`` points in data coordinates on which no name lies that has another free side.
     """
     from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox
 
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # gives the axes their size
     within = ax.get_window_extent()
     written: list[Bbox] = []
+    points: list[Bbox] = []
+    if clear_of is not None:
+        half = radius * figure.dpi / 72
+        points = [Bbox.from_extents(*(at - half), *(at + half)) for at in ax.transData.transform(clear_of)]
     for name, place in places.items():
         text = ax.annotate(
             name,
@@ -58,17 +72,18 @@ def write_names(ax: Axes, places: Mapping[str, NDArray[np.float64]], radius: flo
             zorder=5,
         )
         text.set_in_layout(False)
+        best, fewest = _SIDES[0], np.inf
         for side in _SIDES:
             box = _put(text, side, radius)
             inside = within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1
-            if inside and not box.count_overlaps(written):
+            if inside and not box.count_overlaps(written) and (covered := box.count_overlaps(points)) < fewest:
+                best, fewest = side, covered
+            if fewest == 0:
                 break
-        else:
-            if not all_of_them:
-                text.remove()
-                continue
-            box = _put(text, _SIDES[0], radius)
-        written.append(box)
+        if fewest == np.inf and not all_of_them:
+            text.remove()
+            continue
+        written.append(_put(text, best, radius))
 
 
 def _put(text: Annotation, side: tuple[float, float, str, str], radius: float) -> Bbox:

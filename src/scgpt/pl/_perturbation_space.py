@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,26 +11,23 @@ from numpy.typing import NDArray
 
 from scgpt._messages import listed
 
-from ._category_colors import MISSING, category_colors
-from ._colors import BLUE
+from ._embedding_axes import bare_axes
 from ._finish import finish
-from ._legend import dot, legend_above
+from ._legend import color_bar, columns_that_fit, dot, legend_above, legend_height
 from ._names_beside import write_names
+from ._shades import Shades
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Colormap
-    from matplotlib.lines import Line2D
     from matplotlib.typing import ColorType
 
-# Inches: a column of a page, and of its legend a row, a handle and a letter.
-_WIDTH, _ROW, _HANDLE, _LETTER = 3.4, 0.13, 0.28, 0.06
+# Inches: a column of a page.
+_WIDTH = 3.4
 # How often the area of a pair goes into that of a single perturbation.
 _LARGER = 4
-_AXES = {"umap": "UMAP", "pca": "PC", "tsne": "tSNE"}
 _WAYS = {
     "dominant_gene": "write it by scgpt.tl.dominant_genes(space), after sc.pp.neighbors(space) and sc.tl.leiden(space)",
     "leiden": "write it by sc.tl.leiden(space), after sc.pp.neighbors(space)",
@@ -115,7 +111,8 @@ def perturbation_space(
 
     from scgpt.metrics import perturbed_by
 
-    places, axis = _places(space, basis)
+    key = _embedding_of(space, basis)
+    places = _places(space, key)
     for column in filter(None, (perturbation_key, color)):
         if column not in space.obs:
             way = _WAYS.get(column, f"there are {list(space.obs.columns)}")
@@ -128,28 +125,25 @@ def perturbation_space(
     single = (perturbed.map(len) == 1).to_numpy()
     to_write = _to_write(label, perturbed, control, sep)
     small = float(np.clip(3000 / space.n_obs, 3, 9)) if size is None else size
-    shades = _Shades.of(space, color, palette, cmap)
+    shades = (
+        Shades.one(space.n_obs)
+        if color is None
+        else Shades.of(pd.Series(space.obs[color]), ".obs", palette, cmap, space.uns)
+    )
     handles = [*shades.handles]
     if single.any() and not single.all():
         handles += [dot("0.4", "single", (_LARGER * small) ** 0.5), dot("0.4", "combined", small**0.5)]
 
-    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
-    n_columns = max(1, int((_WIDTH - 0.3) / (_HANDLE + _LETTER * longest)))  # the axes have a name at their left
+    n_columns = columns_that_fit(handles, _WIDTH - 0.3)  # the axes have a name at their left
     if ax is None:
-        height = _WIDTH - 0.3 + _ROW * (2 + -(-len(handles) // n_columns))
-        _, ax = plt.subplots(figsize=(_WIDTH, height), layout="constrained")
+        _, ax = plt.subplots(
+            figsize=(_WIDTH, _WIDTH - 0.3 + legend_height(len(handles), n_columns)), layout="constrained"
+        )
     for rows, area, edge in ((~single, small, "none"), (single, _LARGER * small, "white")):  # the large ones lie above
         ax.scatter(places[rows, 0], places[rows, 1], area, shades.rgba[rows], edgecolors=edge, linewidths=0.5)
-    ax.set(xticks=[], yticks=[])
-    ax.set_xlabel(f"{axis}1", fontsize="small")
-    ax.set_ylabel(f"{axis}2", fontsize="small")
-    ax.margins(0.08)
+    bare_axes(ax, key)
     if shades.scale is not None:
-        figure = ax.get_figure(root=True)
-        assert figure is not None
-        bar = figure.colorbar(shades.scale, ax=ax, shrink=0.8)
-        bar.set_label(str(color), fontsize="small")
-        bar.ax.tick_params(labelsize="small")
+        color_bar(ax, shades.scale, str(color))
     if handles:
         legend_above(ax, handles, str(color) if shades.handles else "", n_columns)
     middles = {name: np.median(places[rows], 0) for name, rows in to_write.items()}
@@ -157,52 +151,8 @@ def perturbation_space(
     return finish(ax, show, save)
 
 
-@dataclass(frozen=True)
-class _Shades:
-    """Colours of perturbations, and what explains them."""
-
-    rgba: NDArray[np.float64]
-    """``(n, 4)``."""
-    handles: list[Line2D]
-    """Of categories."""
-    scale: ScalarMappable | None
-    """Of numbers."""
-
-    @classmethod
-    def of(
-        cls,
-        space: AnnData,
-        color: str | None,
-        palette: str | Sequence[ColorType] | Mapping[str, ColorType] | None,
-        cmap: str | Colormap,
-    ) -> _Shades:
-        import matplotlib as mpl
-        import pandas as pd
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize, to_rgba_array
-
-        if color is None:
-            return cls(to_rgba_array([BLUE] * space.n_obs), [], None)
-        column = pd.Series(space.obs[color])
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-            if not (finite := np.isfinite(values)).any():
-                raise ValueError(f".obs[{color!r}] has no finite value to colour by.")
-            colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
-            scale = ScalarMappable(Normalize(values[finite].min(), values[finite].max()), colors)
-            rgba = to_rgba_array([MISSING] * len(values))
-            rgba[finite] = scale.to_rgba(values[finite])
-            return cls(rgba, [dot(MISSING, "missing")] * (not finite.all()), scale)
-        found = column.astype("category").cat.remove_unused_categories()
-        names = [str(name) for name in found.cat.categories]
-        own = category_colors(names, palette, _left_by_scanpy(space, column))
-        handles = [dot(shade, name) for shade, name in zip(own, names, strict=True)]
-        handles += [dot(MISSING, "missing")] * bool(found.isna().any())
-        return cls(to_rgba_array([*own, MISSING])[np.asarray(found.cat.codes)], handles, None)
-
-
-def _places(space: AnnData, basis: str) -> tuple[NDArray[np.float64], str]:
-    """Return where perturbations lie, ``(n, 2)``, and what the axes are called."""
+def _embedding_of(space: AnnData, basis: str) -> str:
+    """Return the key of an embedding."""
     if not space.n_obs:
         raise ValueError("There is no perturbation to draw.")
     key = next((name for name in (basis, f"X_{basis}") if name in space.obsm), None)
@@ -211,13 +161,17 @@ def _places(space: AnnData, basis: str) -> tuple[NDArray[np.float64], str]:
             f"There is no embedding {basis!r} in .obsm, which has {list(space.obsm)}. Make one by "
             "sc.pp.pca(space, layer='delta'), sc.pp.neighbors(space) and sc.tl.umap(space)."
         )
+    return key
+
+
+def _places(space: AnnData, key: str) -> NDArray[np.float64]:
+    """Return where perturbations lie, ``(n, 2)``."""
     places = np.asarray(space.obsm[key], dtype=np.float64)
     if places.ndim != 2 or places.shape[1] < 2:
         raise ValueError(f".obsm[{key!r}] has shape {places.shape}; there have to be two dimensions to draw.")
     if bad := int((~np.isfinite(places[:, :2]).all(1)).sum()):
         raise ValueError(f"{bad} of {len(places)} rows have no place in .obsm[{key!r}]; leave them out.")
-    name = key.removeprefix("X_")
-    return places[:, :2], _AXES.get(name, name)
+    return places[:, :2]
 
 
 def _to_write(
@@ -238,12 +192,3 @@ def _to_write(
     if lacking := [name for name, genes in wanted.items() if genes not in rows]:
         raise KeyError(f"label= names {listed(lacking)}, not among the perturbations.")
     return {name: np.array(rows[genes]) for name, genes in wanted.items()}
-
-
-def _left_by_scanpy(space: AnnData, column: pd.Series) -> Sequence[str] | None:
-    """Return the colours of the categories in use that scanpy left, where they are of these categories."""
-    left = space.uns.get(f"{column.name}_colors")
-    if left is None or column.dtype != "category" or len(left) != len(column.cat.categories):
-        return None
-    used = set(column.dropna())
-    return [str(own) for own, name in zip(left, column.cat.categories, strict=True) if name in used]

@@ -11,6 +11,7 @@ from scgpt._messages import listed
 from ._colors import BLUE, ORANGE, with_own
 from ._finish import finish
 from ._legend import dot, legend_above
+from ._named_rows import name_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,15 +111,9 @@ def reverse_ranking(
     else:
         ax.scatter(values, y, s=32, c=shades, zorder=2)
     ax.grid(axis="x" if score == "similarity" else "both", color="0.9", linewidth=0.6, zorder=0)
-    ax.set_axisbelow(True)
-    ax.set_yticks(y, names, fontsize="small")
+    name_rows(ax, names, _SCORES[score])
     for text, role in zip(ax.get_yticklabels(), roles, strict=True):
         text.set_fontweight("bold" if role == "true" else "normal")
-    ax.set(ylim=(len(names) - 0.4, -0.6))
-    ax.set_xlabel(_SCORES[score], fontsize="small")
-    ax.tick_params(axis="y", length=0)
-    ax.tick_params(axis="x", labelsize="small")
-    ax.spines[["top", "right", "left"]].set_visible(False)
     if true is None:
         ax.set_title(state, loc="left", fontsize="small", fontweight="bold")
         return finish(ax, show, save)

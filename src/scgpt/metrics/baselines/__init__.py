@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._annotation import celltypist, knn_pca, logistic_regression, majority_class
     from ._integration import harmony, pca, scanvi, scvi
+    from ._network import coexpression, random_network
+    from ._network_boosting import grnboost2
     from ._perturbation import additive, matching_mean, mean_of_perturbations, no_change
     from ._perturbation_linear import bilinear_ridge, linear_transfer
 
@@ -13,6 +15,8 @@ __all__ = [
     "additive",
     "bilinear_ridge",
     "celltypist",
+    "coexpression",
+    "grnboost2",
     "harmony",
     "knn_pca",
     "linear_transfer",
@@ -22,11 +26,13 @@ __all__ = [
     "mean_of_perturbations",
     "no_change",
     "pca",
+    "random_network",
     "scanvi",
     "scvi",
 ]
 _MODULES = dict.fromkeys(("celltypist", "knn_pca", "logistic_regression", "majority_class"), "._annotation")
 _MODULES |= dict.fromkeys(("harmony", "pca", "scanvi", "scvi"), "._integration")
+_MODULES |= dict.fromkeys(("coexpression", "random_network"), "._network") | {"grnboost2": "._network_boosting"}
 _MODULES |= dict.fromkeys(("additive", "matching_mean", "mean_of_perturbations", "no_change"), "._perturbation")
 _MODULES |= dict.fromkeys(("bilinear_ridge", "linear_transfer"), "._perturbation_linear")
 

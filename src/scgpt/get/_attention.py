@@ -1,0 +1,160 @@
+"""What genes attend to genes, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+type AttentionMode = Literal["group", "control", "perturbed", "difference"]
+
+
+def attention_matrix(
+    adata: AnnData, *, group: str | None = None, mode: AttentionMode | None = None, key: str = "scgpt_attention"
+) -> pd.DataFrame:
+    """Return how much genes attend to genes, regulators by targets.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scgpt.tl.attention_network`.
+    group
+        Group of cells; may be left out where there is but one, beside the control.
+    mode
+        ``"group"`` or ``"perturbed"``, what is in the cells of the group; ``"control"``, in those of the control; or
+        ``"difference"``, in the group less in the control. By default ``"difference"`` where there is a control.
+    key
+        Key of ``.uns``.
+
+    Returns
+    -------
+    ``(n, n)`` float32, with genes as index (``regulator``) and columns (``target``); NaN where no cell has both. It is what
+    :func:`scgpt.metrics.network_scores` takes.
+
+    Raises
+    ------
+    KeyError
+        When there is no result, or no such group.
+    ValueError
+        When the group has to be named, or the mode does not go with the result.
+
+    Examples
+    --------
+    >>> scgpt.get.attention_matrix(adata, group="stimulated").loc["STAT1"].nlargest(20)  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    found = _result(adata, key)
+    genes = pd.Index([str(gene) for gene in found["genes"]])
+    _, _, influence = _of_mode(found, group, mode)
+    return pd.DataFrame(influence.T, index=genes.rename("regulator"), columns=genes.rename("target"))
+
+
+def attention_targets(
+    adata: AnnData,
+    regulators: str | Iterable[str],
+    *,
+    group: str | None = None,
+    mode: AttentionMode | None = None,
+    n_targets: int = 20,
+    key: str = "scgpt_attention",
+) -> pd.DataFrame:
+    """Return the genes that attend most to regulators.
+
+    Parameters
+    ----------
+    adata
+        After :func:`scgpt.tl.attention_network`.
+    regulators
+        Genes, as the model calls them.
+    group
+        As in :func:`attention_matrix`.
+    mode
+        As in :func:`attention_matrix`. With ``"difference"`` the targets are those whose attention differs most, up or down.
+    n_targets
+        How many of each.
+    key
+        Key of ``.uns``.
+
+    Returns
+    -------
+    With columns ``regulator``, ``group``, ``mode``, ``target``, ``rank`` from 1 on, and ``score``: mean rank of the attention
+    from 0 to 1, where 1/2 is what chance gives, or the difference of two such. Genes that no cell has beside the regulator are
+    left out.
+
+    Raises
+    ------
+    KeyError
+        When there is no result, or it lacks a regulator or group.
+    ValueError
+        As :func:`attention_matrix`, and when ``n_targets`` is below 1.
+
+    Examples
+    --------
+    >>> scgpt.get.attention_targets(adata, "STAT1", group="stimulated", n_targets=10)  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    if n_targets < 1:
+        raise ValueError(f"n_targets must be at least 1, not {n_targets}.")
+    found = _result(adata, key)
+    genes = np.array([str(gene) for gene in found["genes"]], dtype=object)
+    names = [regulators] if isinstance(regulators, str) else [str(name) for name in regulators]
+    group, of_mode, influence = _of_mode(found, group, mode)
+    parts = []
+    for name in names:
+        column = influence[:, _place(genes, name)].copy()
+        column[genes == name] = np.nan  # what a gene gives to itself is no regulation
+        by = -np.abs(column) if of_mode == "difference" else -column
+        best = np.argsort(by, kind="stable")[: min(n_targets, int(np.isfinite(column).sum()))]
+        columns = {"regulator": name, "group": group, "mode": of_mode, "target": genes[best]}
+        ranks = {"rank": np.arange(1, len(best) + 1), "score": column[best]}
+        parts.append(pd.DataFrame(columns | ranks))
+    if not parts:
+        return pd.DataFrame(columns=["regulator", "group", "mode", "target", "rank", "score"])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _result(adata: AnnData, key: str) -> Any:
+    if key not in adata.uns:
+        raise KeyError(f"There is no .uns[{key!r}]; call scgpt.tl.attention_network first.")
+    return adata.uns[key]
+
+
+def _place(genes: NDArray, name: str) -> int:
+    places = np.flatnonzero(genes == name)
+    if len(places):
+        return int(places[0])
+    meant = [gene for gene in genes if gene.casefold() == name.casefold()]
+    hint = f"did you mean {meant[0]!r}?" if meant else "pass it to scgpt.tl.attention_network as one of regulators=."
+    raise KeyError(f"{name!r} is not among the {len(genes)} genes whose attention was read; {hint}")
+
+
+def _of_mode(found: Any, group: str | None, mode: str | None) -> tuple[str, str, NDArray[np.float32]]:
+    """Return group, mode and the ``(n, n)`` attention of targets (rows) to regulators."""
+    groups, control = [str(name) for name in found["groups"]], str(found["control"])
+    compared = [name for name in groups if name != control] if control else groups
+    if group is None:
+        if len(compared) > 1:
+            raise ValueError(f"Name the group of cells by group=, one of {compared}.")
+        group = compared[0]
+    if str(group) not in groups:
+        raise KeyError(f"There is no group {group!r}; there are {groups}.")
+    if mode is None:
+        mode = "difference" if control and group != control else "group"
+    if mode not in ("group", "control", "perturbed", "difference"):
+        raise ValueError(f"mode must be 'group', 'control', 'perturbed' or 'difference', not {mode!r}.")
+    if mode != "group" and not control:
+        raise ValueError(f"mode={mode!r} needs a control: pass control= to scgpt.tl.attention_network.")
+    influence = np.asarray(found["influence"])
+    of_group = influence[groups.index(str(group))]
+    if mode in ("group", "perturbed"):
+        return str(group), mode, of_group
+    of_control = influence[groups.index(control)]
+    return str(group), mode, of_control if mode == "control" else of_group - of_control

@@ -1,0 +1,202 @@
+"""Which genes a model's attention ties together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
+
+from scgpt._messages import listed, warn_user
+from scgpt.data import GeneMatch
+from scgpt.nn import rank_normalised
+
+from ._embedding import EmbeddingMixin, tokens_per_pass
+
+# Genes of cells that are read at a time: where zeros are tokens, a cell has all of them.
+_GENES_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class GeneAttention:
+    """How much genes attend to genes, in groups of cells.
+
+    Parameters
+    ----------
+    genes
+        ``n`` names in the vocabulary.
+    groups
+        ``G`` names.
+    n_cells
+        ``(G,)`` int64, cells of each group.
+    influence
+        ``(G, n, n)`` float32: of gene ``i`` (row), how much it attends to gene ``j`` (column), which is so far the influence of
+        ``j`` on ``i``. Mean over the cells of the group in which both are tokens; NaN where there are too few.
+    """
+
+    genes: tuple[str, ...]
+    groups: tuple[str, ...]
+    n_cells: NDArray[np.int64]
+    influence: NDArray[np.float32]
+
+
+class AttentionMixin(EmbeddingMixin):
+    """``get_gene_attention`` for models around an :class:`~scgpt.module.ScGPTModule`."""
+
+    def get_gene_attention(
+        self,
+        genes: Iterable[str],
+        adata: AnnData | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        attention_layer: int = -1,
+        heads: int | Sequence[int] | None = None,
+        include_zeros: bool | None = None,
+        min_cells: int = 10,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
+        match: GeneMatch | None = None,
+        progress_bar: bool = True,
+    ) -> GeneAttention:
+        """Average over cells how much genes attend to genes, by ranks.
+
+        The cells pass one after the other: what is held is one cell's attention, and a sum for each group. In a cell, the
+        attention of a head is normalised by :func:`scgpt.nn.rank_normalised`, without ``<cls>``; then it is averaged over heads.
+
+        Parameters
+        ----------
+        genes
+            Names in the vocabulary. These are the tokens that a cell has, binned among all of its genes.
+        adata
+            Any data set; by default the model's own.
+        groups
+            ``(n_obs,)`` group of each cell; missing where it has no say. By default all are one, ``"all"``.
+        attention_layer
+            Layer of the network, counted from 0, or from the last, -1.
+        heads
+            Which of them; by default all.
+        include_zeros
+            Whether genes that a cell does not express are tokens; by default as the model was trained.
+        min_cells
+            Of a group that have to have both genes as tokens. The mean over few is the highest or lowest by chance.
+        layer
+            See :meth:`get_latent_representation`, as for all that follow.
+        gene_key
+            See there.
+        gene_mapping
+            See there.
+        match
+            See there.
+        progress_bar
+            See there.
+
+        Returns
+        -------
+        The attention of each group. In float32 on any device: half precision would tie ranks.
+
+        Raises
+        ------
+        KeyError
+            When a gene is not in the vocabulary.
+        ValueError
+            When ``adata`` did not measure a gene, a gene is named twice, or no cell has a group.
+        IndexError
+            When there is no such layer or head.
+        """
+        adata = self._given_or_own(adata)
+        match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
+        names, asked = self._genes_to_attend(genes, match)
+        chosen_heads = self._heads(heads)
+        codes, group_names = _codes(groups, adata.n_obs)
+        if not self.is_trained:
+            warn_user("The model is not trained; its attention means nothing yet.")
+        cells = self._cells(adata, match, layer)
+        zeros = self.tokenizer.include_zeros if include_zeros is None else include_zeros
+        tokenizer = replace(
+            self.tokenizer, max_length=len(cells.token_ids) + 1, ties="middle", include_zeros=zeros
+        )  # nothing is cut before the genes asked for are picked
+        at_once = max(1, _GENES_AT_ONCE // len(cells.token_ids))
+        sums = _Sums(len(group_names), asked, len(self.vocab))
+        index = np.flatnonzero(codes >= 0)
+        device = self.device
+        self.module.eval()
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(index), desc="Reading attention", unit="cell", disable=not progress_bar) as progress,
+        ):
+            for start in range(0, len(index), at_once):
+                rows = index[start : start + at_once]
+                batch = cells.tokenize(rows, tokenizer)
+                batch = batch.keep(torch.from_numpy(np.isin(batch.gene_ids.numpy(), asked)))
+                done = 0
+                for part in batch.split(tokens_per_pass(device)):
+                    scores = self.module.network.attention_scores(part.to(device), attention_layer)
+                    ids = np.split(part.gene_ids.numpy(), part.boundaries[1:-1])
+                    of_cells = codes[rows[done : done + part.n_cells]]
+                    for group, own, scores_HLL in zip(of_cells, ids, scores, strict=True):
+                        ranks = [rank_normalised(scores_HLL[head, 1:, 1:]) for head in chosen_heads]  # 0 is <cls>
+                        sums.add(int(group), own[1:], torch.stack(ranks).mean(0).cpu().numpy())
+                    done += part.n_cells
+                    progress.update(part.n_cells)
+        n_cells = np.bincount(codes[index], minlength=len(group_names))
+        if few := [name for name, n in zip(group_names, n_cells, strict=True) if n < min_cells]:
+            warn_user(f"Groups of fewer than min_cells={min_cells} cells tell nothing: {listed(few)}.")
+        return GeneAttention(tuple(names), tuple(group_names), n_cells, sums.means(min_cells))
+
+    def _genes_to_attend(self, genes: Iterable[str], match: GeneMatch) -> tuple[list[str], NDArray[np.int64]]:
+        names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+        asked = self._gene_ids(names)
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
+            raise ValueError(f"Genes are named twice: {twice[:5]}.")
+        if lacking := [names[i] for i in np.flatnonzero(~np.isin(asked, match.token_ids))]:
+            raise ValueError(f"{len(lacking)} genes were not measured, such as {lacking[:5]}.")
+        return names, asked
+
+    def _heads(self, heads: int | Sequence[int] | None) -> list[int]:
+        n_heads = self.module.network.config.n_heads
+        chosen = list(range(n_heads)) if heads is None else [heads] if isinstance(heads, int) else list(heads)
+        if not chosen or any(not -n_heads <= head < n_heads for head in chosen):
+            raise IndexError(f"heads={heads!r}: this network has {n_heads}, from 0 to {n_heads - 1}.")
+        return chosen
+
+
+def _codes(groups: ArrayLike | None, n_obs: int) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the number of each cell's group, -1 where it has none, and the names of the groups."""
+    if groups is None:
+        return np.zeros(n_obs, np.int64), ["all"]
+    column = pd.Series(groups).astype("category").cat.remove_unused_categories()
+    if len(column) != n_obs:
+        raise ValueError(f"groups has {len(column)} entries for {n_obs} cells.")
+    if not len(column.cat.categories):
+        raise ValueError("No cell has a group.")
+    return column.cat.codes.to_numpy().astype(np.int64), [str(name) for name in column.cat.categories]
+
+
+class _Sums:
+    """Sums over cells that have some of the genes each."""
+
+    def __init__(self, n_groups: int, ids: NDArray[np.int64], n_tokens: int):
+        shape = (n_groups, len(ids), len(ids))
+        self._place = np.full(n_tokens, -1)
+        self._place[ids] = np.arange(len(ids))
+        self._total, self._n = np.zeros(shape), np.zeros(shape, np.int32)
+
+    def add(self, group: int, ids: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Add the ``(L, L)`` values of a cell with ``L`` genes."""
+        place = np.ix_(self._place[ids], self._place[ids])
+        self._total[group][place] += values
+        self._n[group][place] += 1
+
+    def means(self, min_cells: int) -> NDArray[np.float32]:
+        """Return means, NaN where fewer cells have both genes."""
+        means = np.full(self._total.shape, np.nan)
+        np.divide(self._total, self._n, out=means, where=self._n >= max(min_cells, 1))
+        return means.astype(np.float32)
