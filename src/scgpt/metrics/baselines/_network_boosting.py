@@ -123,7 +123,7 @@ def _importances(
 class _Monitor:
     """Tells scikit-learn after each tree whether to stop.
 
-    ``oob_improvement_`` does not serve: since scikit-learn 1.3 it is the difference of errors of the cells that one tree
+    ``oob_improvement_`` does not serve: in scikit-learn 1.9 it is the difference of errors of the cells that one tree
     left out and of others that the tree before left out, so that chance stops nearly all targets at once.
     """
 
