@@ -13,7 +13,7 @@ any of them: the answers are curated lists of genes.
   ``scgpt.tl.compare_pathways``. Programs are of the 1,200 most variable genes.
 - **TRRUST**: ``scgpt.metrics.network_scores`` of edges from its transcription factors to the genes that it names. Attention is
   the mean over all cells, similarity the cosine of gene embeddings.
-- **Interferon** (kang_ifnb): targets of STAT1, STAT2, IRF1, IRF7 and IRF9 by the difference in attention between stimulated and
+- **Interferon** (kang_ifnb): targets of IRF1, IRF7 and IRF9 (STAT1 and STAT2 are not in the data) by the difference in attention between stimulated and
   control cells, the first 20 each: the share of them among the hallmark genes of the response to interferon alpha, over the
   share that these have of all genes (enrichment, 1 by chance), and beside it the same by difference in co-expression.
 

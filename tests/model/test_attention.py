@@ -32,7 +32,7 @@ def model(cells) -> SCGPT:
 
 
 def attention(model, genes, cells, **kwargs):
-    return model.get_gene_attention(genes, cells, progress_bar=False, **({"min_cells": 1} | kwargs))
+    return model.get_gene_attention(genes, cells, progress_bar=False, **kwargs)
 
 
 def by_hand(model, cells, genes, layer, heads, include_zeros):
@@ -89,14 +89,12 @@ def test_cells_without_a_group_have_no_say(model, cells):
     np.testing.assert_allclose(found.influence, alone.influence, atol=1e-6)
 
 
-def test_pairs_that_few_cells_have_are_missing(model, cells):
+def test_counts_the_cells_that_have_both(model, cells):
     genes = ["GENE0", "GENE1", "GENE2"]
-    present = cells[:, genes].X.toarray() > 0
-    both = present.astype(int).T @ present
-    found = attention(model, genes, cells, include_zeros=False, min_cells=int(both.max()))
-    assert np.array_equal(np.isfinite(found.influence[0]), both >= both.max())
-    with pytest.warns(UserWarning, match=r"fewer than min_cells=15 cells tell nothing: b\."):
-        attention(model, genes, cells, groups=cells.obs["group"], min_cells=15)
+    present = (cells[:, genes].X.toarray() > 0).astype(int)
+    found = attention(model, genes, cells, include_zeros=False)
+    assert np.array_equal(found.n_both[0], present.T @ present)
+    assert np.array_equal(np.isfinite(found.influence), found.n_both > 0)
 
 
 def test_the_order_of_genes_and_cells_has_no_say(model, cells):

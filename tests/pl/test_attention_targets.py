@@ -39,6 +39,7 @@ def cells(regulator, attention, control="") -> ad.AnnData:
         "n_cells": np.full(len(attention), 20),
         "control": control,
         "influence": influence,
+        "n_both": np.full(influence.shape, 20),
         "targets": pd.DataFrame(columns=["regulator", "group", "mode", "target", "rank", "score"]),
     }
     return ad.AnnData(np.ones((1, 1), np.float32), uns={"scgpt_attention": found})
@@ -113,10 +114,11 @@ def test_any_gene_whose_attention_was_read_is_drawn(adata):
 
 
 def test_targets_are_in_enough_cells_with_the_regulator(adata):
-    influence = adata.uns["scgpt_attention"]["influence"]
-    influence[1, 1, 0] = np.nan
+    n_both = adata.uns["scgpt_attention"]["n_both"]
+    n_both[:, 1, 0] = 9
     assert names(attention_targets(adata, "DDIT3", show=False)) == ["B", "C"]
-    influence[1, :, 0] = np.nan
+    assert len(names(attention_targets(adata, "DDIT3", min_cells=9, show=False))) == 3
+    n_both[:, :, 0] = 0
     with pytest.raises(ValueError, match="No gene is in enough cells beside 'DDIT3': there is nothing to draw"):
         attention_targets(adata, "DDIT3", show=False)
 

@@ -16,7 +16,12 @@ type AttentionMode = Literal["group", "control", "perturbed", "difference"]
 
 
 def attention_matrix(
-    adata: AnnData, *, group: str | None = None, mode: AttentionMode | None = None, key: str = "scgpt_attention"
+    adata: AnnData,
+    *,
+    group: str | None = None,
+    mode: AttentionMode | None = None,
+    min_cells: int = 10,
+    key: str = "scgpt_attention",
 ) -> pd.DataFrame:
     """Return how much genes attend to genes, regulators by targets.
 
@@ -29,13 +34,18 @@ def attention_matrix(
     mode
         ``"group"`` or ``"perturbed"``, what is in the cells of the group; ``"control"``, in those of the control; or
         ``"difference"``, in the group less in the control. By default ``"difference"`` where there is a control.
+        Scores are means over the cells that have both genes as tokens, from 0 to 1, where 1/2 is what chance gives. For a
+        difference the other cells count as chance: a gene that is expressed in the group alone differs, too.
+    min_cells
+        Cells that have to have both genes, of a difference in one of its groups. The mean over few is the highest or
+        lowest by chance.
     key
         Key of ``.uns``.
 
     Returns
     -------
-    ``(n, n)`` float32, with genes as index (``regulator``) and columns (``target``); NaN where no cell has both. It is what
-    :func:`scgpt.metrics.network_scores` takes.
+    ``(n, n)`` float32, with genes as index (``regulator``) and columns (``target``); NaN where too few cells have both. It is
+    what :func:`scgpt.metrics.network_scores` takes.
 
     Raises
     ------
@@ -52,7 +62,7 @@ def attention_matrix(
 
     found = _result(adata, key)
     genes = pd.Index([str(gene) for gene in found["genes"]])
-    _, _, influence = _of_mode(found, group, mode)
+    _, _, influence = _of_mode(found, group, mode, min_cells)
     return pd.DataFrame(influence.T, index=genes.rename("regulator"), columns=genes.rename("target"))
 
 
@@ -63,6 +73,7 @@ def attention_targets(
     group: str | None = None,
     mode: AttentionMode | None = None,
     n_targets: int = 20,
+    min_cells: int = 10,
     key: str = "scgpt_attention",
 ) -> pd.DataFrame:
     """Return the genes that attend most to regulators.
@@ -79,14 +90,15 @@ def attention_targets(
         As in :func:`attention_matrix`. With ``"difference"`` the targets are those whose attention differs most, up or down.
     n_targets
         How many of each.
+    min_cells
+        As in :func:`attention_matrix`.
     key
         Key of ``.uns``.
 
     Returns
     -------
-    With columns ``regulator``, ``group``, ``mode``, ``target``, ``rank`` from 1 on, and ``score``: mean rank of the attention
-    from 0 to 1, where 1/2 is what chance gives, or the difference of two such. Genes that no cell has beside the regulator are
-    left out.
+    With columns ``regulator``, ``group``, ``mode``, ``target``, ``rank`` from 1 on, and ``score``, as in
+    :func:`attention_matrix`. Genes that too few cells have beside the regulator are left out.
 
     Raises
     ------
@@ -106,7 +118,7 @@ def attention_targets(
     found = _result(adata, key)
     genes = np.array([str(gene) for gene in found["genes"]], dtype=object)
     names = [regulators] if isinstance(regulators, str) else [str(name) for name in regulators]
-    group, of_mode, influence = _of_mode(found, group, mode)
+    group, of_mode, influence = _of_mode(found, group, mode, min_cells)
     parts = []
     for name in names:
         column = influence[:, _place(genes, name)].copy()
@@ -136,7 +148,7 @@ def _place(genes: NDArray, name: str) -> int:
     raise KeyError(f"{name!r} is not among the {len(genes)} genes whose attention was read; {hint}")
 
 
-def _of_mode(found: Any, group: str | None, mode: str | None) -> tuple[str, str, NDArray[np.float32]]:
+def _of_mode(found: Any, group: str | None, mode: str | None, min_cells: int) -> tuple[str, str, NDArray[np.float32]]:
     """Return group, mode and the ``(n, n)`` attention of targets (rows) to regulators."""
     groups, control = [str(name) for name in found["groups"]], str(found["control"])
     compared = [name for name in groups if name != control] if control else groups
@@ -152,9 +164,12 @@ def _of_mode(found: Any, group: str | None, mode: str | None) -> tuple[str, str,
         raise ValueError(f"mode must be 'group', 'control', 'perturbed' or 'difference', not {mode!r}.")
     if mode != "group" and not control:
         raise ValueError(f"mode={mode!r} needs a control: pass control= to scgpt.tl.attention_network.")
-    influence = np.asarray(found["influence"])
-    of_group = influence[groups.index(str(group))]
-    if mode in ("group", "perturbed"):
-        return str(group), mode, of_group
-    of_control = influence[groups.index(control)]
-    return str(group), mode, of_control if mode == "control" else of_group - of_control
+    influence, n_both = np.asarray(found["influence"]), np.asarray(found["n_both"])
+    own, others = groups.index(str(group)), groups.index(control) if control else -1
+    if mode != "difference":
+        of = others if mode == "control" else own
+        return str(group), mode, np.where(n_both[of] >= max(min_cells, 1), influence[of], np.nan)
+    share = n_both / np.asarray(found["n_cells"])[:, None, None]
+    above = np.nan_to_num(influence - 0.5) * share
+    seen = np.maximum(n_both[own], n_both[others]) >= max(min_cells, 1)
+    return str(group), mode, np.where(seen, above[own] - above[others], np.nan).astype(np.float32)

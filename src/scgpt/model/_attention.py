@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from scgpt._messages import listed, warn_user
+from scgpt._messages import warn_user
 from scgpt.data import GeneMatch
 from scgpt.nn import rank_normalised
 
@@ -38,13 +38,16 @@ class GeneAttention:
         ``(G,)`` int64, cells of each group.
     influence
         ``(G, n, n)`` float32: of gene ``i`` (row), how much it attends to gene ``j`` (column), which is so far the influence of
-        ``j`` on ``i``. Mean over the cells of the group in which both are tokens; NaN where there are too few.
+        ``j`` on ``i``. Mean over the cells of the group in which both are tokens; NaN where there are none.
+    n_both
+        ``(G, n, n)`` int32, how many these are.
     """
 
     genes: tuple[str, ...]
     groups: tuple[str, ...]
     n_cells: NDArray[np.int64]
     influence: NDArray[np.float32]
+    n_both: NDArray[np.int32]
 
 
 class AttentionMixin(EmbeddingMixin):
@@ -59,7 +62,6 @@ class AttentionMixin(EmbeddingMixin):
         attention_layer: int = -1,
         heads: int | Sequence[int] | None = None,
         include_zeros: bool | None = None,
-        min_cells: int = 10,
         layer: str | None = None,
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
@@ -85,8 +87,6 @@ class AttentionMixin(EmbeddingMixin):
             Which of them; by default all.
         include_zeros
             Whether genes that a cell does not express are tokens; by default as the model was trained.
-        min_cells
-            Of a group that have to have both genes as tokens. The mean over few is the highest or lowest by chance.
         layer
             See :meth:`get_latent_representation`, as for all that follow.
         gene_key
@@ -147,9 +147,7 @@ class AttentionMixin(EmbeddingMixin):
                     done += part.n_cells
                     progress.update(part.n_cells)
         n_cells = np.bincount(codes[index], minlength=len(group_names))
-        if few := [name for name, n in zip(group_names, n_cells, strict=True) if n < min_cells]:
-            warn_user(f"Groups of fewer than min_cells={min_cells} cells tell nothing: {listed(few)}.")
-        return GeneAttention(tuple(names), tuple(group_names), n_cells, sums.means(min_cells))
+        return GeneAttention(tuple(names), tuple(group_names), n_cells, sums.means(), sums.n)
 
     def _genes_to_attend(self, genes: Iterable[str], match: GeneMatch) -> tuple[list[str], NDArray[np.int64]]:
         names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
@@ -187,16 +185,14 @@ class _Sums:
         shape = (n_groups, len(ids), len(ids))
         self._place = np.full(n_tokens, -1)
         self._place[ids] = np.arange(len(ids))
-        self._total, self._n = np.zeros(shape), np.zeros(shape, np.int32)
+        self._total, self.n = np.zeros(shape), np.zeros(shape, np.int32)
 
     def add(self, group: int, ids: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Add the ``(L, L)`` values of a cell with ``L`` genes."""
         place = np.ix_(self._place[ids], self._place[ids])
         self._total[group][place] += values
-        self._n[group][place] += 1
+        self.n[group][place] += 1
 
-    def means(self, min_cells: int) -> NDArray[np.float32]:
-        """Return means, NaN where fewer cells have both genes."""
-        means = np.full(self._total.shape, np.nan)
-        np.divide(self._total, self._n, out=means, where=self._n >= max(min_cells, 1))
-        return means.astype(np.float32)
+    def means(self) -> NDArray[np.float32]:
+        with np.errstate(invalid="ignore"):
+            return (self._total / self.n).astype(np.float32)

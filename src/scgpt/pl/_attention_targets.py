@@ -26,6 +26,7 @@ def attention_targets(
     group: str | None = None,
     mode: Literal["group", "control", "perturbed", "difference"] | None = None,
     n_targets: int = 20,
+    min_cells: int = 10,
     key: str = "scgpt_attention",
     palette: Mapping[str, ColorType] | None = None,
     ax: Axes | None = None,
@@ -43,10 +44,12 @@ def attention_targets(
     regulator
         Gene whose targets to draw: any whose attention was read.
     group
-        As in :func:`scgpt.get.attention_targets`, as the three that follow.
+        As in :func:`scgpt.get.attention_targets`, as the four that follow.
     mode
         See there.
     n_targets
+        See there.
+    min_cells
         See there.
     key
         See there.
@@ -80,7 +83,9 @@ def attention_targets(
     from scgpt.get import attention_targets
 
     colors = with_own({"higher": VERMILLION, "lower": BLUE}, palette)
-    table = attention_targets(adata, regulator, group=group, mode=mode, n_targets=n_targets, key=key)
+    table = attention_targets(
+        adata, regulator, group=group, mode=mode, n_targets=n_targets, min_cells=min_cells, key=key
+    )
     if table.empty:
         raise ValueError(f"No gene is in enough cells beside {regulator!r}: there is nothing to draw.")
     group, mode = str(table["group"].iloc[0]), table["mode"].iloc[0]

@@ -70,7 +70,7 @@ def attention_network(
         Whether genes that a cell does not express have a say there, as in the authors' analyses; by default as the model was
         trained. Each cell is then as long as there are genes.
     min_cells
-        Cells of a group that have to have both genes as tokens. The mean over few is the highest or lowest by chance.
+        For ``n_targets``, as in :func:`scgpt.get.attention_targets`.
     n_targets
         How many targets of each regulator are written down.
     expression_layer
@@ -93,7 +93,8 @@ def attention_network(
     ``adata.uns[key_added]``
         ``"genes"``, ``n`` names in the model's vocabulary; ``"groups"`` and ``"n_cells"``; ``"control"``, empty if there is
         none; ``"influence"``, ``(n_groups, n, n)`` float32, of row ``i`` and column ``j`` how much gene ``i`` attends to gene
-        ``j``, from 0 to 1, where 1/2 is what chance gives, NaN where fewer than ``min_cells`` cells of the group have both genes;
+        ``j``, from 0 to 1, where 1/2 is what chance gives, mean over the cells that have both, NaN where there are none;
+        ``"n_both"``, ``(n_groups, n, n)`` int32, how many cells these are;
         ``"targets"``, what :func:`scgpt.get.attention_targets` tells of ``regulators``, in all modes and groups.
     ``adata.uns["scgpt"][key_added]``
         Provenance.
@@ -149,7 +150,6 @@ def attention_network(
         attention_layer=layer,
         heads=heads,
         include_zeros=include_zeros,
-        min_cells=min_cells,
         layer=expression_layer,
         match=match,
         progress_bar=progress_bar,
@@ -160,11 +160,12 @@ def attention_network(
         "n_cells": found.n_cells,
         "control": control or "",
         "influence": found.influence,
+        "n_both": found.n_both,
     }
     adata.uns[key_added] = result
     names = _in_vocabulary(adata, chosen, regulators)
     tables = [
-        attention_targets(adata, names, group=group, mode=mode, n_targets=n_targets, key=key_added)
+        attention_targets(adata, names, group=group, mode=mode, n_targets=n_targets, min_cells=min_cells, key=key_added)
         for group in found.groups
         if group != control
         for mode in (("control", "perturbed", "difference") if control else ("group",))
