@@ -100,3 +100,27 @@ def test_bad_input(grouped_cells, grouped_model, golden):
     grouped_cells.var_names = [*grouped_cells.var_names[:-1], "G0001"]
     with pytest.raises(ValueError, match="compare_to= knows 0 of the 59 genes"):
         similarity(grouped_cells, grouped_model, compare_to=golden / "checkpoint")
+
+
+def test_mini_holds_genes_alike_that_belong_together():
+    model = SCGPT.from_pretrained("mini")
+    genes = list(model.vocab.genes)
+    own = model.get_gene_embeddings(genes).to_numpy()
+    own = own / np.linalg.norm(own, axis=1, keepdims=True)
+    place = {gene: i for i, gene in enumerate(genes)}
+
+    def rank(gene, *partners):
+        similarity = own @ own[place[gene]]
+        similarity[place[gene]] = -1
+        return 1 + min(int((similarity > similarity[place[partner]]).sum()) for partner in partners)
+
+    # Among 26,404 genes.
+    assert rank("CD79A", "CD79B") <= 10
+    assert rank("CD3D", "CD3E", "CD3G") <= 10
+    assert rank("CD8A", "CD8B") <= 10
+    first = [place[f"HLA-{letter}"] for letter in "ABC"]
+    second = [place[f"HLA-{name}"] for name in ("DRA", "DRB1", "DPA1", "DPB1", "DQA1", "DQB1", "DMA", "DMB")]
+    between = own[first] @ own[second].T
+    for same in (first, second):
+        within = (own[same] @ own[same].T)[np.triu_indices(len(same), 1)]
+        assert np.median(within) > np.quantile(between, 0.95)
