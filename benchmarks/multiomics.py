@@ -166,7 +166,8 @@ def wnn(studies, task, seed, epochs):
         parts[kind] = anndata.AnnData(cells.X, cells.obs[[]].copy(), obsm={"X_pca": components(cells, kind)})
         sc.pp.neighbors(parts[kind], use_rep="X_pca", random_state=seed)
     joint = MuData(parts)
-    muon.pp.neighbors(joint, random_state=seed)
+    # Of few cells it finds fewer candidates than it looks for, and takes what is not there for cells.
+    muon.pp.neighbors(joint, n_multineighbors=min(200, joint.n_obs // 2), random_state=seed)
     graph = joint.obsp["connectivities"]
     holder = anndata.AnnData(np.zeros((joint.n_obs, 1)), obsp={"connectivities": graph})
     holder.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"method": "umap", "n_neighbors": 15}}
