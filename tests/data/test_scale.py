@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scgpt.data import check_log_normalised, scale_of
+from scgpt.data import check_log_normalised, expression_of, scale_of
 from scgpt.data._scale import scale_of_values
 
 COUNTS = np.array([[0, 3, 1], [2, 0, 40]], dtype=np.float32)
@@ -57,3 +57,16 @@ def test_what_is_no_logarithm_is_refused_by_what_it_is():
 def test_no_cell():
     with pytest.raises(ValueError, match="has no cell"):
         scale_of(ad.AnnData(np.ones((0, 2), np.float32)))
+
+
+def test_expression_is_log_normalised_by_what_its_values_tell():
+    counts = ad.AnnData(sp.csr_matrix(np.array([[1, 3, 0], [2, 0, 6]], np.float32)))
+    expected = np.log1p(np.array([[1.5, 4.5, 0], [1.5, 0, 4.5]]))  # the median total is 6
+    np.testing.assert_allclose(expression_of(counts).toarray(), expected, rtol=1e-6)
+    to_10 = expression_of(counts, target_sum=10).toarray()
+    np.testing.assert_allclose(np.expm1(to_10).sum(1), 10, rtol=1e-5)
+    logs = ad.AnnData(sp.csr_matrix(expected.astype(np.float32)))
+    np.testing.assert_allclose(expression_of(logs).toarray(), expected, rtol=1e-6)
+    logs.layers["scaled"] = sp.csr_matrix(expected - 1)
+    with pytest.raises(ValueError, match="Values are negative"):
+        expression_of(logs, "scaled")

@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 
 import anndata as ad
 import matplotlib as mpl
@@ -154,7 +155,7 @@ def test_all_of_it_lies_in_the_figure():
     assert (box[0] >= inside[0]).all()
     assert (box[1] <= inside[1]).all()
     boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
-    assert not any(upper.overlaps(lower) for upper, lower in zip(boxes, boxes[1:], strict=False))
+    assert not any(upper.overlaps(lower) for upper, lower in pairwise(boxes))
 
 
 def test_axes_are_taken_and_the_file_is_written(adata, tmp_path):

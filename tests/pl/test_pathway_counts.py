@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 
 import anndata as ad
 import matplotlib as mpl
@@ -60,7 +61,7 @@ def test_of_many_resolutions_some_are_written(adata):
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
     assert 5 <= len(boxes) <= 12
-    assert not any(left.overlaps(right) for left, right in zip(boxes, boxes[1:], strict=False))
+    assert not any(left.overlaps(right) for left, right in pairwise(boxes))
     assert figure.get_figwidth() <= 3.5
     inside = figure.bbox.get_points() + [[-1, -1], [1, 1]]
     box = ax.get_tightbbox().get_points()

@@ -94,3 +94,12 @@ def test_bad_input(grouped_cells, grouped_model):
     with pytest.raises(ValueError, match=r"No cell is in the group \['c'\]"):
         network(only_b, grouped_model, groupby="type", groups=["c"])
     assert "scgpt_attention" not in grouped_cells.uns
+
+
+@pytest.mark.filterwarnings("ignore:1 genes are carried by several variables")
+def test_a_regulator_may_be_the_second_variable_of_its_gene(grouped_cells, grouped_model):
+    grouped_cells.var["symbol"] = grouped_cells.var_names
+    grouped_cells.var_names = [f"id{i}" for i in range(60)]
+    grouped_cells.var["symbol"] = ["A0", "A0", *grouped_cells.var["symbol"][2:]]
+    network(grouped_cells, grouped_model, genes=["id0", "id2", "id3"], regulators="id1")
+    assert set(grouped_cells.uns["scgpt_attention"]["targets"]["regulator"]) == {"A0"}

@@ -21,7 +21,7 @@ from ._mudata import check_linked, name_modalities, obs_column, rows_of_modality
 from ._multi_cells import MODALITIES, N_MODALITIES, ModalityCells, MultiCells
 from ._perturbed import GeneValues, Marks, Pairing, PerturbedCells, tokens_of_cells
 from ._proteins import above_background
-from ._scale import check_log_normalised, log_normalised, scale_of
+from ._scale import check_log_normalised, expression_of, log_normalised, scale_of
 from ._studies import MEASURED, Study, check_measured, join_studies, measured_by
 from ._tokenizer import Tokenizer
 from ._vocab import GeneVocab
@@ -61,6 +61,7 @@ __all__ = [
     "derive_key",
     "drop_genes",
     "drop_modalities",
+    "expression_of",
     "gene_names",
     "ids_of",
     "in_memory",

@@ -39,8 +39,10 @@ def scale_of(adata: AnnData, layer: str | None = None) -> Scale:
     return scale_of_values(Cells(adata, np.arange(adata.n_vars), layer=layer).rows(index).data)
 
 
-def log_normalised(rows: sp.csr_matrix, scale: Scale | None = None) -> sp.csr_matrix:
-    """Return values log-normalised: counts are scaled to their median total first; they tell by themselves what they are.
+def log_normalised(rows: sp.csr_matrix, scale: Scale | None = None, target_sum: float | None = None) -> sp.csr_matrix:
+    """Return values log-normalised: counts are scaled first, by default to their median total.
+
+    Values tell by themselves what they are.
 
     Raises
     ------
@@ -58,10 +60,24 @@ def log_normalised(rows: sp.csr_matrix, scale: Scale | None = None) -> sp.csr_ma
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some cells have zero counts")
         if scale == "counts":
-            sc.pp.normalize_total(cells)
+            sc.pp.normalize_total(cells, target_sum=target_sum)
     if scale != "log-normalised":
         sc.pp.log1p(cells)
     return sp.csr_matrix(cells.X)
+
+
+def expression_of(adata: AnnData, layer: str | None = None, target_sum: float | None = None) -> sp.csr_matrix:
+    """Return log-normalised values of all cells, in memory, see :func:`log_normalised`.
+
+    Raises
+    ------
+    KeyError
+        When there is no such layer.
+    ValueError
+        When values are negative.
+    """
+    cells = Cells(adata, np.arange(adata.n_vars), layer=None if layer == "X" else layer)
+    return log_normalised(cells.rows(np.arange(adata.n_obs)), target_sum=target_sum)
 
 
 def check_log_normalised(adata: AnnData, layer: str | None = None, what: str = "The") -> None:

@@ -12,13 +12,12 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from scgpt._messages import warn_user
 from scgpt.data import GeneMatch
 from scgpt.nn import rank_normalised
 
-from ._embedding import EmbeddingMixin, tokens_per_pass
+from ._embedding import EmbeddingMixin, portions
 
 # Genes of cells that are read at a time: where zeros are tokens, a cell has all of them.
 _GENES_AT_ONCE = 4_000_000
@@ -123,29 +122,19 @@ class AttentionMixin(EmbeddingMixin):
         tokenizer = replace(
             self.tokenizer, max_length=len(cells.token_ids) + 1, ties="middle", include_zeros=zeros
         )  # nothing is cut before the genes asked for are picked
-        at_once = max(1, _GENES_AT_ONCE // len(cells.token_ids))
-        sums = _Sums(len(group_names), asked, len(self.vocab))
         index = np.flatnonzero(codes >= 0)
-        device = self.device
-        self.module.eval()
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(index), desc="Reading attention", unit="cell", disable=not progress_bar) as progress,
-        ):
-            for start in range(0, len(index), at_once):
-                rows = index[start : start + at_once]
-                batch = cells.tokenize(rows, tokenizer)
-                batch = batch.keep(torch.from_numpy(np.isin(batch.gene_ids.numpy(), asked)))
-                done = 0
-                for part in batch.split(tokens_per_pass(device)):
-                    scores = self.module.network.attention_scores(part.to(device), attention_layer)
-                    ids = np.split(part.gene_ids.numpy(), part.boundaries[1:-1])
-                    of_cells = codes[rows[done : done + part.n_cells]]
-                    for group, own, scores_HLL in zip(of_cells, ids, scores, strict=True):
-                        ranks = [rank_normalised(scores_HLL[head, 1:, 1:]) for head in chosen_heads]  # 0 is <cls>
-                        sums.add(int(group), own[1:], torch.stack(ranks).mean(0).cpu().numpy())
-                    done += part.n_cells
-                    progress.update(part.n_cells)
+        batches = (
+            cells.tokenize(rows, tokenizer) for rows in portions(index, max(1, _GENES_AT_ONCE // len(cells.token_ids)))
+        )
+        tokenized = (batch.keep(torch.from_numpy(np.isin(batch.gene_ids.numpy(), asked))) for batch in batches)
+        sums = _Sums(len(group_names), asked, len(self.vocab))
+        with torch.inference_mode():
+            for part in self._passes(tokenized, len(index), "Reading attention", progress_bar):
+                scores = self.module.network.attention_scores(part.to(self.device), attention_layer)
+                ids = np.split(part.gene_ids.numpy(), part.boundaries[1:-1])
+                for group, own, scores_HLL in zip(codes[part.cell_index.numpy()], ids, scores, strict=True):
+                    ranks = [rank_normalised(scores_HLL[head, 1:, 1:]) for head in chosen_heads]  # 0 is <cls>
+                    sums.add(int(group), own[1:], torch.stack(ranks).mean(0).cpu().numpy())
         n_cells = np.bincount(codes[index], minlength=len(group_names))
         return GeneAttention(tuple(names), tuple(group_names), n_cells, sums.means(), sums.n)
 

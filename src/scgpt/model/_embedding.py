@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -164,27 +164,33 @@ class EmbeddingMixin:
         """Return the ``(n_cells, width)`` rows that a function gives for the cells of a batch."""
         max_length = self.tokenizer.max_length if max_length is None else max_length
         tokenizer = replace(self.tokenizer, max_length=max_length, ties="middle")
-        self.module.eval()
-        device = self.device
         result = np.empty((len(index), width), np.float32)
         done, n_empty = 0, 0
         # Many conditions weigh more than the tokens that they belong to.
         at_once = max(1, _CELLS_AT_ONCE // (1 + cells.conditions.width // 4)) if cells.conditions else _CELLS_AT_ONCE
-        with tqdm(total=len(index), desc=doing, unit="cell", disable=not progress_bar) as progress:
-            for rows in np.array_split(index, -(-len(index) // at_once)) if len(index) else []:
-                batch = cells.tokenize(rows, tokenizer)
-                n_empty += int((batch.lengths == 1).sum())
-                for part in batch.split(tokens_per_pass(device)):
-                    with autocast(device, precision):
-                        values = function(part.to(device))
-                    result[done : done + part.n_cells] = values.cpu().numpy()
-                    done += part.n_cells
-                    progress.update(part.n_cells)
+        tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, at_once))
+        for part in self._passes(tokenized, len(index), doing, progress_bar):
+            n_empty += int((part.lengths == 1).sum())
+            with autocast(self.device, precision):
+                values = function(part.to(self.device))
+            result[done : done + part.n_cells] = values.cpu().numpy()
+            done += part.n_cells
         if n_empty:
             logger.warning(
                 "%d cells express no gene of the vocabulary; their embedding is that of an empty cell.", n_empty
             )
         return result
+
+    def _passes(
+        self, tokenized: Iterable[TokenBatch], n_cells: int, doing: str, progress_bar: bool
+    ) -> Iterator[TokenBatch]:
+        """Yield batches, still on the CPU, of as many tokens as go through the network at a time."""
+        self.module.eval()
+        with tqdm(total=n_cells, desc=doing, unit="cell", disable=not progress_bar) as progress:
+            for batch in tokenized:
+                for part in batch.split(tokens_per_pass(self.device)):
+                    yield part
+                    progress.update(part.n_cells)
 
     @torch.inference_mode()
     def get_gene_embeddings(self, genes: Iterable[str] | None = None) -> pd.DataFrame:
@@ -281,6 +287,11 @@ class EmbeddingMixin:
             return None
         state = self.registry["field_registries"][REGISTRY_KEYS.BATCH_KEY]["state_registry"]
         return measured_by(adata, key, state["categorical_mapping"])
+
+
+def portions(index: NDArray[np.int64], at_once: int) -> list[NDArray[np.int64]]:
+    """Cut rows into portions of about one size, of at most so many."""
+    return np.array_split(index, -(-len(index) // at_once)) if len(index) else []
 
 
 def _rows(adata: AnnData, indices: ArrayLike | None) -> NDArray[np.int64]:

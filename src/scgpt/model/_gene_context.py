@@ -11,12 +11,11 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from scgpt._messages import warn_user
 from scgpt.data import GeneMatch
 
-from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, _rows, autocast, tokens_per_pass
+from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, _rows, autocast, portions
 
 
 class GeneContextMixin(EmbeddingMixin):
@@ -86,15 +85,11 @@ class GeneContextMixin(EmbeddingMixin):
         tokenizer = replace(self.tokenizer, max_length=max_length or self.tokenizer.max_length, ties="middle")
         n_tokens, width = len(self.vocab), self.module.network.config.d_model
         totals, counts = torch.zeros(n_tokens, width, dtype=torch.float64), torch.zeros(n_tokens, dtype=torch.int64)
-        device = self.device
-        self.module.eval()
-        with tqdm(total=len(index), desc="Embedding genes", unit="cell", disable=not progress_bar) as progress:
-            for rows in np.array_split(index, -(-len(index) // _CELLS_AT_ONCE)) if len(index) else []:
-                for part in cells.tokenize(rows, tokenizer).split(tokens_per_pass(device)):
-                    with autocast(device, precision):
-                        tokens_TD = self.module.network(part.to(device)).tokens
-                    totals.index_add_(0, part.gene_ids, tokens_TD.double().cpu())
-                    counts += torch.bincount(part.gene_ids, minlength=n_tokens)
-                    progress.update(part.n_cells)
+        tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, _CELLS_AT_ONCE))
+        for part in self._passes(tokenized, len(index), "Embedding genes", progress_bar):
+            with autocast(self.device, precision):
+                tokens_TD = self.module.network(part.to(self.device)).tokens
+            totals.index_add_(0, part.gene_ids, tokens_TD.double().cpu())
+            counts += torch.bincount(part.gene_ids, minlength=n_tokens)
         means = (totals[ids] / counts[ids].unsqueeze(1)).float().numpy()
         return pd.DataFrame(means, index=pd.Index(names, name="gene"))

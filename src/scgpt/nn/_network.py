@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -22,6 +21,7 @@ from ._heads import (
     Classifier,
     ExpressionHead,
 )
+from ._output import NetworkOutput
 from ._rows import rows
 from ._transformer import TransformerLayer
 
@@ -30,57 +30,6 @@ from ._transformer import TransformerLayer
 
 # Heads that decode expression; they read the context of batch and modality.
 _DECODERS = {"gep", "gepc", "zero", "levels", "perturb_gep"}
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkOutput:
-    """What :meth:`ScGPTNetwork.forward` gives; heads that were not asked for are None.
-
-    Parameters
-    ----------
-    tokens
-        ``(T, D)`` transformer output; None where it was not asked for.
-    cells
-        ``(B, D)`` cell embeddings, not normalised.
-    gep
-        ``(T,)`` expression from each gene's output; where the head chooses among bins, the bin to expect.
-    gep_logits
-        ``(T, gep_bins)`` logits of the value bins, where the head chooses among them.
-    gepc
-        ``(T,)`` expression from the cell embedding and the gene's query.
-    zero
-        ``(T,)`` probability that a gene is expressed, from its output.
-    zero_gepc
-        ``(T,)`` the same from the cell embedding.
-    expressed
-        ``(B, G)`` probability that a cell expresses a gene, for all genes that were measured, from its embedding and
-        the share of them that it expresses.
-    levels
-        ``(B, G)`` value of each of these genes in a cell that expresses it, from the cell's embedding.
-    cls
-        ``(B, n_classes)`` logits of the cell types.
-    dar
-        ``(B, n_batches)`` logits of the experimental batches.
-    perturb_gep
-        ``(T,)`` expression after perturbation.
-    attention
-        ``(T,)`` share of the last layer's attention that ``<cls>`` gives to each token of its cell, the mean over heads; of
-        an unknown token, what it would give if this one alone were known, too. None where it was not asked for.
-    """
-
-    tokens: Tensor | None
-    cells: Tensor
-    gep: Tensor | None = None
-    gep_logits: Tensor | None = None
-    gepc: Tensor | None = None
-    zero: Tensor | None = None
-    zero_gepc: Tensor | None = None
-    expressed: Tensor | None = None
-    levels: Tensor | None = None
-    cls: Tensor | None = None
-    dar: Tensor | None = None
-    perturb_gep: Tensor | None = None
-    attention: Tensor | None = None
 
 
 class ScGPTNetwork(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.typing import ColorType
 
+    from scgpt.get._attention import AttentionMode
+
 
 def attention_targets(
     adata: AnnData,
     regulator: str,
     *,
     group: str | None = None,
-    mode: Literal["group", "control", "perturbed", "difference"] | None = None,
+    mode: AttentionMode | None = None,
     n_targets: int = 20,
     min_cells: int = 10,
     key: str = "scgpt_attention",

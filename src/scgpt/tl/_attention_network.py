@@ -128,7 +128,7 @@ def attention_network(
     from scgpt.model import SCGPT
 
     from ._arguments import target
-    from ._chosen_genes import choose_genes
+    from ._chosen_genes import choose_genes, rows_of
     from ._provenance import fingerprint, genes_of, record
 
     check_anndata(adata)
@@ -163,7 +163,7 @@ def attention_network(
         "n_both": found.n_both,
     }
     adata.uns[key_added] = result
-    names = _in_vocabulary(adata, chosen, regulators)
+    names = [model.vocab.tokens[i] for i in match.token_ids[rows_of(adata, regulators)]]
     tables = [
         attention_targets(adata, names, group=group, mode=mode, n_targets=n_targets, min_cells=min_cells, key=key_added)
         for group in found.groups
@@ -214,11 +214,3 @@ def _groups(
     if control is not None and set(wanted) == {control}:
         raise ValueError(f"There is no group beside control={control!r} to compare it with.")
     return names.where(names.isin(wanted))
-
-
-def _in_vocabulary(adata: AnnData, chosen: Any, regulators: Sequence[str]) -> list[str]:
-    """Return regulators as the model calls them."""
-    from ._chosen_genes import rows_of
-
-    place = {int(row): name for row, name in zip(chosen.rows, chosen.names, strict=True)}
-    return [place[int(row)] for row in rows_of(adata, regulators)]

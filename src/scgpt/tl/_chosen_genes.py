@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp
     from anndata import AnnData
 
     from scgpt.data import GeneMatch
@@ -34,6 +33,12 @@ class ChosenGenes:
     rows: NDArray[np.int64]
     ids: NDArray[np.int64]
     names: list[str]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], match: GeneMatch, model: SCGPT) -> ChosenGenes:
+        """Name variables as the model does."""
+        ids = match.token_ids[rows]
+        return cls(rows, ids, [model.vocab.tokens[i] for i in ids])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,8 +103,7 @@ def choose_genes(
     if len(ids) < 2:
         raise ValueError(f"There are {len(ids)} genes to work on, and at least two are needed; pass other genes=.")
     rows = np.sort(rows[first])  # of several variables of one gene the first stands for it
-    ids = match.token_ids[rows]
-    return ChosenGenes(rows, ids, [model.vocab.tokens[i] for i in ids])
+    return ChosenGenes.of(rows, match, model)
 
 
 def rows_of(adata: AnnData, names: Sequence[str]) -> NDArray[np.int64]:
@@ -129,16 +133,8 @@ def rows_of(adata: AnnData, names: Sequence[str]) -> NDArray[np.int64]:
     raise KeyError(f"{listed(lacking)} {'is' if len(lacking) == 1 else 'are'} not among the genes of adata{hint}.")
 
 
-def expression_of(adata: AnnData, layer: str) -> sp.csr_matrix:
-    """Return log-normalised values of all cells, in memory; counts are normalised."""
-    from scgpt.data import Cells, log_normalised
-
-    cells = Cells(adata, np.arange(adata.n_vars), layer=None if layer == "X" else layer)
-    return log_normalised(cells.rows(np.arange(adata.n_obs)))
-
-
 def _variable(adata: AnnData, known: NDArray[np.bool_], n_top_genes: int, layer: str) -> NDArray[np.int64]:
-    from scgpt.data import StudyExpression, variable_genes
+    from scgpt.data import StudyExpression, expression_of, variable_genes
 
     if "highly_variable" in adata.var:
         rows = np.flatnonzero(np.asarray(adata.var["highly_variable"], dtype=bool))

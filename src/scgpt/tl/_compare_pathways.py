@@ -113,11 +113,11 @@ def compare_pathways(
     import pandas as pd
     from tqdm.auto import tqdm
 
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, expression_of
     from scgpt.model import SCGPT
 
     from ._arguments import target
-    from ._chosen_genes import choose_genes, expression_of
+    from ._chosen_genes import choose_genes
     from ._gene_graph import clusters_of, coexpression_of, graph_of, no_programs, programs_of
     from ._gene_points import points_of
     from ._overrepresentation import over_represented, read_gene_sets

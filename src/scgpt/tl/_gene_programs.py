@@ -116,11 +116,11 @@ def gene_programs(
     """
     import pandas as pd
 
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, expression_of
     from scgpt.model import SCGPT
 
     from ._arguments import check_column, target
-    from ._chosen_genes import choose_genes, expression_of
+    from ._chosen_genes import choose_genes
     from ._gene_graph import clusters_of, graph_of, no_programs, programs_of
     from ._gene_points import points_of, write_points
     from ._program_scores import program_scores

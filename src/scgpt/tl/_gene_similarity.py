@@ -108,7 +108,7 @@ def gene_similarity(
     from scgpt.model import SCGPT
 
     from ._arguments import target
-    from ._chosen_genes import choose_genes
+    from ._chosen_genes import ChosenGenes, choose_genes
     from ._gene_points import points_of, write_points
     from ._provenance import fingerprint, genes_of, record
 
@@ -127,8 +127,7 @@ def gene_similarity(
         both = chosen.rows[matches[1].token_ids[chosen.rows] >= 0]
         if len(both) < 2:
             raise ValueError(f"compare_to= knows {len(both)} of the {len(chosen)} genes; at least two are needed.")
-        each = [choose_genes(adata, m, match, var_names[both], n_top_genes=0, layer=layer)
-                for m, match in zip(loaded, matches, strict=True)]  # fmt: skip
+        each = [ChosenGenes.of(both, match, m) for m, match in zip(loaded, matches, strict=True)]
         chosen = each[0]
     else:
         each = [chosen]
