@@ -13,7 +13,7 @@ from scgpt.data import TokenBatch
 from scgpt.hub import read_official
 from scgpt.hub._keys import translate
 from scgpt.module import ScGPTModule, make_objectives
-from scgpt.nn import ScGPTConfig, ScGPTNetwork
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, layers_in
 
 ATOL = 1e-5
 real = pytest.mark.real
@@ -42,6 +42,12 @@ CASES = {
     "perturb": ("checkpoint_perturb", {"tokens": "encoded", "perturb_gep": "mlm_output"}),
 }
 FIELDS = {"batch_labels": "batch_labels", "modality_ids": "mod_types", "condition_ids": "pert_flags"}
+
+
+@pytest.fixture(params=["cells", "softmax"])
+def backend(request, monkeypatch) -> None:
+    """Attention in each of the ways that there are without a GPU."""
+    monkeypatch.setattr("scgpt.nn._attention.fastest", lambda q, dropout: request.param)
 
 
 def load_arrays(path: Path) -> dict[str, torch.Tensor]:
@@ -73,7 +79,7 @@ def assert_equal(ours: torch.Tensor, theirs: torch.Tensor, present: torch.Tensor
     ["base", *(pytest.param(name, marks=real) for name in ("flash keys", "integration", "multiomic", "perturb"))],
 )
 @torch.no_grad()
-def test_outputs_are_the_authors(case, find_golden):
+def test_outputs_are_the_authors(case, backend, find_golden):
     folder, names = CASES["base" if case == "flash keys" else case]
     network = load_network(find_golden("checkpoint_flash_keys" if case == "flash keys" else folder))
     arrays = load_arrays(find_golden(f"{'base' if case == 'flash keys' else case}.npz"))
@@ -81,6 +87,36 @@ def test_outputs_are_the_authors(case, find_golden):
     out = network(batch, heads=[name for name in names if name in network.config.heads])
     for ours, theirs in names.items():
         assert_equal(getattr(out, ours), arrays[theirs], present)
+
+
+@pytest.mark.parametrize("case", ["base", pytest.param("integration", marks=real)])
+@torch.no_grad()
+def test_in_bfloat16_they_are_as_close_as_it_can_tell(case, backend, find_golden):
+    folder, names = CASES[case]
+    network, arrays = load_network(find_golden(folder)), load_arrays(find_golden(f"{case}.npz"))
+    batch, present = batch_of(arrays)
+    with layers_in(network, torch.bfloat16):
+        out = network(batch, heads=[name for name in names if name in network.config.heads])
+    assert torch.cosine_similarity(out.cells, arrays["cell_emb"]).min() > 0.9999
+    for ours in set(names) & {"gep", "gepc"}:
+        theirs = arrays[names[ours]][present]
+        assert (getattr(out, ours) - theirs).abs().max() < 0.05 * theirs.std() + 0.02
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cells", "softmax", "jagged", "varlen", "flash", "auto"])
+@torch.no_grad()
+def test_on_a_gpu_they_are_the_authors_too(name, golden, monkeypatch):
+    if name == "flash":
+        pytest.importorskip("flash_attn")
+    if name != "auto":
+        monkeypatch.setattr("scgpt.nn._attention.fastest", lambda q, dropout: name)
+    half = name in ("varlen", "flash")  # which have no float32
+    network, arrays = load_network(golden / "checkpoint").cuda(), load_arrays(golden / "base.npz")
+    batch, _ = batch_of(arrays)
+    with layers_in(network, torch.bfloat16 if half else torch.float32):
+        cells = network(batch.to("cuda"), tokens=False).cells.cpu()
+    assert torch.cosine_similarity(cells, arrays["cell_emb"]).min() > (0.9999 if half else 0.999999)
 
 
 def test_domain_norm_trains_as_the_authors_one_norm_per_batch(golden):

@@ -1,4 +1,6 @@
 import sys
+from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -7,21 +9,12 @@ import pytest
 import torch
 
 from scgpt.data import TokenBatch
-from scgpt.nn import _attention
+from scgpt.nn import _backends
 from scgpt.nn._attention import SelfAttention, attention
+from scgpt.nn._backends import BACKENDS, fastest
 
-
-def plain(function):
-    """A function for attention as ``attention`` calls it for a batch without unknown tokens."""
-
-    def attend(q, k, v, batch, dropout=0.0):
-        queries = batch if len(q) == batch.n_tokens else batch.cls_tokens
-        return getattr(_attention, function)(q, k, v, queries, batch, dropout, q.shape[-1] ** -0.5)
-
-    return attend
-
-
-FUNCTIONS = {"per_cell": plain("_per_cell"), "jagged": plain("_jagged")}
+# Those that run without a GPU.
+FUNCTIONS = {name: partial(attention, backend=name) for name in ("cells", "softmax", "jagged")}
 LENGTHS = pytest.mark.parametrize(
     "lengths", [(4,), (1, 1, 1), (7, 1, 12, 3), (5, 5)], ids=lambda lengths: "-".join(map(str, lengths))
 )
@@ -69,9 +62,10 @@ def test_equals_padded_attention_forward_and_backward(name, lengths, make_batch)
 def test_all_functions_agree_in_float32(lengths, make_batch):
     batch = make_batch(lengths)
     qkv = random_qkv(batch.n_tokens)
-    per_cell, jagged = (forward_and_gradients(f, qkv, batch) for f in FUNCTIONS.values())
-    for a, b in zip(per_cell, jagged, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    first, *others = (forward_and_gradients(f, qkv, batch) for f in FUNCTIONS.values())
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 @LENGTHS
@@ -146,8 +140,8 @@ def flash_stub(monkeypatch) -> list[dict]:
 def test_flash_attention_is_called_with_packed_cells(batch, monkeypatch):
     calls = flash_stub(monkeypatch)
     qkv = random_qkv(batch.n_tokens)
-    out = plain("_flash")(*qkv, batch, 0.25)
-    torch.testing.assert_close(out, FUNCTIONS["per_cell"](*qkv, batch), rtol=0, atol=1e-5)
+    out = attention(*qkv, batch, 0.25, backend="flash")
+    torch.testing.assert_close(out, FUNCTIONS["cells"](*qkv, batch), rtol=0, atol=1e-5)
     (call,) = calls
     for offsets in call["offsets"]:
         assert offsets.dtype == torch.int32  # flash-attn takes no other
@@ -160,31 +154,81 @@ def test_flash_attention_is_called_with_packed_cells(batch, monkeypatch):
 def test_flash_attention_of_cls_alone(batch, monkeypatch):
     calls = flash_stub(monkeypatch)
     q, k, v = random_qkv(batch.n_tokens)
-    out = plain("_flash")(q[batch.first], k, v, batch)
-    torch.testing.assert_close(out, FUNCTIONS["per_cell"](q, k, v, batch)[batch.first], rtol=0, atol=1e-5)
+    out = attention(q[batch.first], k, v, batch, backend="flash")
+    torch.testing.assert_close(out, FUNCTIONS["cells"](q, k, v, batch)[batch.first], rtol=0, atol=1e-5)
     (call,) = calls
     assert [offsets.tolist() for offsets in call["offsets"]] == [[0, 1, 2, 3, 4], [0, 7, 8, 20, 23]]
     assert call["longest"] == (1, 12)
 
 
+def test_varlen_attention_is_called_with_packed_cells(batch, monkeypatch):
+    calls = []
+
+    def varlen_attn(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale):
+        calls.append((cu_seq_q, cu_seq_k, max_q, max_k))
+        return BACKENDS["cells"](q, k, v, batch, batch, 0.0, scale)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    qkv = random_qkv(batch.n_tokens)
+    torch.testing.assert_close(attention(*qkv, batch, backend="varlen"), attention(*qkv, batch), rtol=0, atol=0)
+    ((of_queries, of_keys, *longest),) = calls
+    assert of_queries.dtype == of_keys.dtype == torch.int32
+    assert of_queries.tolist() == of_keys.tolist() == [0, 7, 8, 20, 23]
+    assert longest == [12, 12]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["cells", "softmax", "jagged", "varlen", "flash", "auto"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_backends_agree_on_a_gpu(backend, dtype, share):
+    half = dtype == torch.bfloat16
+    if backend in ("varlen", "flash") and not half:
+        pytest.skip(f"{backend} has no float32")
+    if backend == "flash":
+        pytest.importorskip("flash_attn")
+    lengths = torch.tensor([700, 1, 33, 1200])
+    n_tokens = int(lengths.sum())
+    unknown = torch.rand(n_tokens, generator=torch.Generator().manual_seed(1)) < share
+    batch = TokenBatch(
+        torch.zeros(n_tokens, dtype=torch.int64),
+        torch.zeros(n_tokens),
+        torch.nn.functional.pad(lengths.cumsum(0), (1, 0)),
+        torch.arange(4),
+    )
+    if share:
+        batch = replace(batch, unknown=unknown.index_fill(0, batch.first, False))
+    qkv = random_qkv(n_tokens)
+    expected = forward_and_gradients(attention, qkv, batch)
+    on_gpu = [x.detach().to("cuda", dtype).requires_grad_() for x in qkv]
+    got = forward_and_gradients(partial(attention, backend=backend), on_gpu, batch.to("cuda"))
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours.cpu().float(), theirs, rtol=0, atol=0.05 if half else 1e-4)
+
+
 @pytest.mark.parametrize(
-    ("cuda", "dtype", "installed", "expected"),
+    ("cuda", "dtype", "installed", "dropout", "expected"),
     [
-        (False, torch.float32, True, "_per_cell"),
-        (False, torch.bfloat16, True, "_per_cell"),
-        (True, torch.bfloat16, True, "_flash"),
-        (True, torch.float16, True, "_flash"),
-        (True, torch.float32, True, "_jagged"),  # flash-attn has no float32
-        (True, torch.bfloat16, False, "_jagged"),
+        (False, torch.float32, True, 0.0, "cells"),
+        (False, torch.bfloat16, True, 0.0, "cells"),
+        (True, torch.bfloat16, True, 0.1, "flash"),
+        (True, torch.float16, True, 0.0, "flash"),
+        (True, torch.float32, True, 0.0, "jagged"),  # the others have no float32
+        (True, torch.bfloat16, False, 0.0, "varlen"),
+        (True, torch.bfloat16, False, 0.1, "jagged"),  # which has dropout
     ],
 )
-def test_the_fastest_function_that_can_is_chosen(cuda, dtype, installed, expected, monkeypatch):
+def test_the_fastest_backend_that_can_is_chosen(cuda, dtype, installed, dropout, expected, monkeypatch):
     if installed:
         flash_stub(monkeypatch)
-    else:
-        monkeypatch.setitem(sys.modules, "flash_attn", None)
-        monkeypatch.setattr(_attention, "find_spec", lambda name: None)
-    assert _attention._backend(SimpleNamespace(is_cuda=cuda, dtype=dtype)) is getattr(_attention, expected)
+    found = _backends.find_spec
+    monkeypatch.setattr(_backends, "find_spec", lambda name: installed if name == "flash_attn" else found(name))
+    q = SimpleNamespace(is_cuda=cuda, dtype=dtype, shape=(1, 2, 64))
+    assert fastest(q, dropout) == expected
+    with torch.no_grad():
+        assert (fastest(q, dropout) == "softmax") == (not cuda and dtype == torch.bfloat16)
+    if cuda:
+        assert fastest(SimpleNamespace(is_cuda=True, dtype=dtype, shape=(1, 2, 12)), 0.0) == "jagged"
 
 
 def test_self_attention_equals_torch_with_the_same_weights(batch):

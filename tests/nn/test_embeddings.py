@@ -44,6 +44,17 @@ def test_continuous_values_go_through_two_layers_and_a_norm():
     torch.testing.assert_close(module(values), expected, rtol=0, atol=1e-5)
 
 
+def test_continuous_values_are_encoded_once_each_where_no_gradient_is_asked():
+    module = randomised(ContinuousValueEncoder(D, dropout=0.0, max_value=512.0))
+    values = torch.tensor([3.0, -2.0, 3.0, 7.5, 600.0, -2.0, 3.0])
+    seen = []
+    module.linear2.register_forward_hook(lambda _, inputs, out: seen.append(len(out)))
+    expected = module(values).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(module(values), expected, rtol=0, atol=1e-6)
+    assert seen == [7, 4]
+
+
 def test_continuous_values_are_clamped_from_above_alone():
     module = randomised(ContinuousValueEncoder(D, dropout=0.0, max_value=512.0))
     at_the_limit, above, below = module(torch.tensor([512.0, 10_000.0, -700.0]))

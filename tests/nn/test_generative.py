@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scgpt.data import TokenBatch
 from scgpt.nn import _attention
 from scgpt.nn._attention import SelfAttention, attention
+from scgpt.nn._backends import BACKENDS
 from scgpt.nn._generative import attention_of_cls, generative_attention
 
 WIDTH = 8
@@ -53,10 +54,10 @@ def plain_varlen(q, k, v, queries, keys, dropout, scale):
     return torch.cat(out)
 
 
-@pytest.fixture(params=["_per_cell", "_jagged", "plain"])
+@pytest.fixture(params=["cells", "softmax", "jagged", "plain"])
 def backend(request, monkeypatch):
-    function = plain_varlen if request.param == "plain" else getattr(_attention, request.param)
-    monkeypatch.setattr(_attention, "_backend", lambda q: function)
+    monkeypatch.setitem(BACKENDS, "plain", plain_varlen)
+    monkeypatch.setattr(_attention, "fastest", lambda q, dropout: request.param)
 
 
 def forward_and_gradients(function, qkv, batch):

@@ -121,6 +121,31 @@ def test_bfloat16_stays_close_to_float32_and_is_chosen_where_the_device_has_it(c
     assert (losses() == half).all()
 
 
+def test_bfloat16_clips_as_float32_does_with_a_fused_optimizer(model):
+    norms = gradient_norms(model, precision="bf16-mixed")
+    assert norms == pytest.approx(1, rel=1e-2)
+    assert model.trainer.optimizers[0].defaults["fused"]
+
+
+def test_layers_computed_again_have_the_same_gradient(counts):
+    """Dropout included: what is drawn again is the same."""
+
+    def weights(**plan) -> list[torch.Tensor]:
+        SCGPT.setup_anndata(counts)
+        model = SCGPT(counts, d_model=8, n_layers=3, n_heads=2)
+        runs = []
+        for layer in model.module.network.layers:
+            layer.register_forward_pre_hook(lambda *_: runs.append(1))
+        model.train(2, train_size=1.0, batch_size=60, enable_progress_bar=False, plan_kwargs=plan)
+        assert len(runs) == 2 * 2 * 3 * (1 + plan.get("activation_checkpointing", False))
+        assert not model.module.network.recomputes
+        return list(model.module.parameters())
+
+    kept, again = weights(), weights(activation_checkpointing=True)
+    for one, other in zip(kept, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+
+
 def test_logged_loss_is_the_mean_over_cells(model):
     """The last batch is smaller than the others, so a mean over batches would differ."""
     per_batch = []

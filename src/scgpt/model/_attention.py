@@ -129,7 +129,7 @@ class AttentionMixin(EmbeddingMixin):
         tokenized = (batch.keep(torch.from_numpy(np.isin(batch.gene_ids.numpy(), asked))) for batch in batches)
         sums = _Sums(len(group_names), asked, len(self.vocab))
         with torch.inference_mode():
-            for part in self._passes(tokenized, len(index), "Reading attention", progress_bar):
+            for part in self._passes(tokenized, len(index), "float32", "Reading attention", progress_bar):
                 scores = self.module.network.attention_scores(part.to(self.device), attention_layer)
                 ids = np.split(part.gene_ids.numpy(), part.boundaries[1:-1])
                 for group, own, scores_HLL in zip(codes[part.cell_index.numpy()], ids, scores, strict=True):

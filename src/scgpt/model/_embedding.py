@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,8 @@ from scgpt.data import (
     measured_by,
 )
 from scgpt.module import ScGPTModule
+from scgpt.nn import ScGPTNetwork, has_bfloat16, layers_in
+from scgpt.train import ahead
 
 from ._conditions import conditions_of
 
@@ -39,8 +42,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 # Cells read from the data set at a time when embedding.
 _CELLS_AT_ONCE = 2048
-# Tokens in a pass through the network; on a CPU larger temporaries cost more page faults than they save calls.
-_TOKENS_PER_PASS = {"cpu": 8_192, "cuda": 262_144}
+# Tokens in a pass through the network times its width. On a CPU, what stays in the cache between two layers is not
+# fetched again, and large temporaries cost page faults; a GPU wants to be filled.
+_NUMBERS_PER_PASS = {"cpu": 2**19, "cuda": 2**27}
 
 
 class EmbeddingMixin:
@@ -97,7 +101,7 @@ class EmbeddingMixin:
             Most tokens of a cell, ``<cls>`` included; by default the model's. Longer cells keep genes in the order of
             a fixed hash.
         precision
-            ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 on GPUs that have it, else float32.
+            ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on GPUs and CPUs that compute in it, else float32.
         normalize
             Scale to length 1, as the authors do.
         progress_bar
@@ -169,11 +173,9 @@ class EmbeddingMixin:
         # Many conditions weigh more than the tokens that they belong to.
         at_once = max(1, _CELLS_AT_ONCE // (1 + cells.conditions.width // 4)) if cells.conditions else _CELLS_AT_ONCE
         tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, at_once))
-        for part in self._passes(tokenized, len(index), doing, progress_bar):
+        for part in self._passes(tokenized, len(index), precision, doing, progress_bar):
             n_empty += int((part.lengths == 1).sum())
-            with autocast(self.device, precision):
-                values = function(part.to(self.device))
-            result[done : done + part.n_cells] = values.cpu().numpy()
+            result[done : done + part.n_cells] = function(part.to(self.device)).cpu().numpy()
             done += part.n_cells
         if n_empty:
             logger.warning(
@@ -182,13 +184,18 @@ class EmbeddingMixin:
         return result
 
     def _passes(
-        self, tokenized: Iterable[TokenBatch], n_cells: int, doing: str, progress_bar: bool
+        self, tokenized: Iterator[TokenBatch], n_cells: int, precision: Precision, doing: str, progress_bar: bool
     ) -> Iterator[TokenBatch]:
-        """Yield batches, still on the CPU, of as many tokens as go through the network at a time."""
+        """Yield batches, still on the CPU, of as many tokens as go through the network at a time, in a precision."""
         self.module.eval()
-        with tqdm(total=n_cells, desc=doing, unit="cell", disable=not progress_bar) as progress:
-            for batch in tokenized:
-                for part in batch.split(tokens_per_pass(self.device)):
+        most = tokens_per_pass(self.module.network)
+        with (
+            in_precision(self.module.network, precision),
+            tqdm(total=n_cells, desc=doing, unit="cell", disable=not progress_bar) as progress,
+        ):
+            # The next cells are read while these are computed.
+            for batch in ahead(tokenized, 1):
+                for part in batch.split(most):
                     yield part
                     progress.update(part.n_cells)
 
@@ -314,14 +321,22 @@ def resolve_precision(device: torch.device, precision: Precision) -> Precision:
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.")
     if precision != "auto":
         return precision
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def tokens_per_pass(device: torch.device) -> int:
-    """Return how many tokens go through the network at a time."""
-    return _TOKENS_PER_PASS.get(device.type, 65_536)
+def tokens_per_pass(network: ScGPTNetwork) -> int:
+    """Return how many tokens go through a network at a time."""
+    most = _NUMBERS_PER_PASS.get(_device_of(network).type, 2**25)
+    return max(1, most // network.config.d_model)
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the context in which a network runs with a precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")
+@contextmanager
+def in_precision(network: ScGPTNetwork, precision: Precision) -> Iterator[None]:
+    """Let a network compute in a precision, see :func:`scgpt.nn.layers_in`."""
+    half = resolve_precision(_device_of(network), precision) == "bfloat16"
+    with layers_in(network, torch.bfloat16 if half else torch.float32):
+        yield
+
+
+def _device_of(network: ScGPTNetwork) -> torch.device:
+    return next(network.parameters()).device

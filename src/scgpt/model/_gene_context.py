@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scgpt._messages import warn_user
 from scgpt.data import GeneMatch
 
-from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, _rows, autocast, portions
+from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, _rows, portions
 
 
 class GeneContextMixin(EmbeddingMixin):
@@ -86,9 +86,8 @@ class GeneContextMixin(EmbeddingMixin):
         n_tokens, width = len(self.vocab), self.module.network.config.d_model
         totals, counts = torch.zeros(n_tokens, width, dtype=torch.float64), torch.zeros(n_tokens, dtype=torch.int64)
         tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, _CELLS_AT_ONCE))
-        for part in self._passes(tokenized, len(index), "Embedding genes", progress_bar):
-            with autocast(self.device, precision):
-                tokens_TD = self.module.network(part.to(self.device)).tokens
+        for part in self._passes(tokenized, len(index), precision, "Embedding genes", progress_bar):
+            tokens_TD = self.module.network(part.to(self.device)).tokens
             totals.index_add_(0, part.gene_ids, tokens_TD.double().cpu())
             counts += torch.bincount(part.gene_ids, minlength=n_tokens)
         means = (totals[ids] / counts[ids].unsqueeze(1)).float().numpy()

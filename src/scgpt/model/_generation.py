@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from scgpt._messages import listed, warn_user
 from scgpt.data import Cells, GeneMatch, derive_key, in_memory, unbin_values, uniform_of, values_of_bins
 
-from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, autocast, tokens_per_pass
+from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, in_precision, tokens_per_pass
 
 logger = logging.getLogger(__name__)
 
@@ -255,25 +255,27 @@ class GenerationMixin(EmbeddingMixin):
         def of_part(x: NDArray[np.float32] | None, n: int) -> torch.Tensor | None:
             return None if x is None else torch.from_numpy(x[done : done + n]).to(device)
 
-        with tqdm(total=len(index), desc="Generating", unit="cell", disable=not progress_bar) as progress:
+        with (
+            in_precision(self.module.network, precision),
+            tqdm(total=len(index), desc="Generating", unit="cell", disable=not progress_bar) as progress,
+        ):
             for start in range(0, len(index), at_once):
                 batch = cells.tokenize(index[start : start + at_once], tokenizer, unknown=asked)
                 n_empty += int((batch.lengths == 1 + len(asked)).sum())
-                for part in batch.split(tokens_per_pass(device)):
+                for part in batch.split(tokens_per_pass(self.module.network)):
                     thresholds: torch.Tensor | float = 0.5
                     if draws is not None:
                         place = done + part.cell_of_token.numpy()
                         thresholds = torch.from_numpy(draws(place, part.gene_ids.numpy())).to(device)
                     part, n = part.to(device), part.n_cells
-                    with autocast(device, precision):
-                        values = self.module.generate(
-                            part,
-                            n_rounds,
-                            bounds=bounds,
-                            cell_prompt=of_part(embedded, n),
-                            share=of_part(share, n) if self._decides else None,
-                            thresholds=thresholds,
-                        )
+                    values = self.module.generate(
+                        part,
+                        n_rounds,
+                        bounds=bounds,
+                        cell_prompt=of_part(embedded, n),
+                        share=of_part(share, n) if self._decides else None,
+                        thresholds=thresholds,
+                    )
                     result[done : done + n] = values[part.unknown].view(n, -1).cpu().numpy()
                     done += n
                     progress.update(n)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scgpt._token_batch import Packed, TokenBatch
+from scgpt._token_batch import TokenBatch
 
 from ._attention_scores import attention_scores
+from ._backends import BACKENDS, fastest
 from ._generative import attention_of_cls, generative_attention
 
 
-def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float = 0.0) -> Tensor:
+def attention(
+    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dropout: float = 0.0, backend: str = "auto"
+) -> Tensor:
     """Scaled dot-product attention in which every token sees all tokens of its own cell and no other.
 
     Where tokens are unknown, all see the known ones alone, and an unknown one sees itself, too. The memory grows
@@ -30,64 +31,20 @@ def attention(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, batch: TokenBatch, dr
         The batch, for the cells' boundaries and for what is unknown.
     dropout
         Probability to drop an attention weight.
+    backend
+        ``"cells"``, ``"softmax"``, ``"jagged"``, ``"varlen"``, ``"flash"``, or ``"auto"``: the fastest of those that run on
+        the device in this precision. The result is the same.
 
     Returns
     -------
     As many rows as there are queries.
     """
-    attend = partial(_backend(q_THE), dropout=dropout, scale=q_THE.shape[-1] ** -0.5)
+    function = BACKENDS[fastest(q_THE, dropout) if backend == "auto" else backend]
+    attend = partial(function, dropout=dropout, scale=q_THE.shape[-1] ** -0.5)
     queries = batch if len(q_THE) == batch.n_tokens else batch.cls_tokens
     if batch.unknown is not None:
         return generative_attention(q_THE, k_THE, v_THE, batch, queries, attend)
     return attend(q_THE, k_THE, v_THE, queries, batch)
-
-
-def _backend(q_THE: Tensor) -> Callable[..., Tensor]:
-    if not q_THE.is_cuda:
-        return _per_cell
-    if find_spec("flash_attn") and q_THE.dtype in (torch.float16, torch.bfloat16):
-        return _flash
-    return _jagged
-
-
-def _per_cell(
-    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packed, keys: Packed, dropout: float, scale: float
-) -> Tensor:
-    # On a CPU a loop over cells is 3 to 8 times faster than nested tensors.
-    cut = [(x, rows.lengths.tolist()) for x, rows in ((q_THE, queries), (k_THE, keys), (v_THE, keys))]
-    out = [
-        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
-        for q, k, v in zip(*(x.transpose(0, 1).split(sizes, dim=1) for x, sizes in cut), strict=True)
-    ]
-    return torch.cat(out, dim=1).transpose(0, 1)
-
-
-def _jagged(
-    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packed, keys: Packed, dropout: float, scale: float
-) -> Tensor:
-    q, k, v = (
-        torch.nested.nested_tensor_from_jagged(x, rows.offsets, max_seqlen=rows.longest).transpose(1, 2)
-        for x, rows in ((q_THE, queries), (k_THE, keys), (v_THE, keys))
-    )
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale).transpose(1, 2).values()
-
-
-def _flash(
-    q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packed, keys: Packed, dropout: float, scale: float
-) -> Tensor:
-    from flash_attn import flash_attn_varlen_func
-
-    return flash_attn_varlen_func(
-        q_THE,
-        k_THE,
-        v_THE,
-        queries.offsets.int(),
-        keys.offsets.int(),
-        queries.longest,
-        keys.longest,
-        dropout_p=dropout,
-        softmax_scale=scale,
-    )
 
 
 class SelfAttention(nn.Module):

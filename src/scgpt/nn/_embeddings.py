@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ._rows import rows
 
 # Of the embeddings at the start. The layer norm that follows makes their scale meaningless but for how far a step of
 # the optimiser turns them: with torch's own 1.0 a small data set is over before genes have moved.
@@ -45,8 +46,8 @@ class NormedEmbedding(nn.Module):
         """Map ``(...)`` ids to ``(..., D)``."""
         if not self.n_fixed:
             return self.norm(self.embedding(ids))
-        rows = self.embedding.weight
-        return self.norm(F.embedding(ids, torch.cat([rows[: self.n_fixed].detach(), rows[self.n_fixed :]])))
+        table = self.embedding.weight
+        return self.norm(rows(torch.cat([table[: self.n_fixed].detach(), table[self.n_fixed :]]), ids))
 
 
 class ContinuousValueEncoder(nn.Module):
@@ -62,8 +63,15 @@ class ContinuousValueEncoder(nn.Module):
 
     def forward(self, values_T: Tensor) -> Tensor:
         """Map ``(T,)`` values to ``(T, D)``."""
-        x_T1 = values_T.clamp(max=self.max_value).unsqueeze(-1)
-        return self.dropout(self.norm(self.linear2(torch.relu(self.linear1(x_T1)))))
+        values_T = values_T.clamp(max=self.max_value)
+        if torch.is_grad_enabled():
+            return self.dropout(self._encoded(values_T))
+        # Bins are a few dozen: each is encoded once, and looked up.
+        distinct_V, place_T = values_T.unique(return_inverse=True)
+        return self.dropout(rows(self._encoded(distinct_V), place_T))
+
+    def _encoded(self, values_T: Tensor) -> Tensor:
+        return self.norm(self.linear2(torch.relu(self.linear1(values_T.unsqueeze(-1)))))
 
 
 class CategoricalValueEncoder(nn.Module):

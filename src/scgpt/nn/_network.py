@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scgpt._token_batch import TokenBatch
 
@@ -52,6 +53,7 @@ class ScGPTNetwork(nn.Module):
         super().__init__()
         self.config = c = config
         self.n_fixed_batches: int | None = None  # set where all but the batches after these is fixed
+        self.recomputes = False  # whether the backward pass computes layers again, in place of what it needs of them
         d, d_context = c.d_model, c.d_context
         self.genes = (NormedEmbedding if c.gene_norm == "layer" else JointEmbedding)(c.n_tokens, d)
         self.values: nn.Module = (
@@ -133,17 +135,17 @@ class ScGPTNetwork(nn.Module):
         heads = tuple(heads)
         self._check(batch, heads)
         genes_TD = self.genes(batch.gene_ids)
-        x_TD = self.embed_tokens(genes_TD, batch, cell_prompt)
+        x_TD = self.embed_tokens(genes_TD, batch, cell_prompt).to(self._dtype_of_layers)
         *layers, last = self.layers
         for layer in layers:
-            x_TD = layer(x_TD, batch)
+            x_TD = self._run(layer, x_TD, batch)
         assert isinstance(last, TransformerLayer)  # for the type checker
         shares_T = last.attention_of_cls(x_TD, batch) if attention else None
         if tokens or self.config.pooling != "cls" or self._reads_tokens(batch, heads):
-            out_TD = last(x_TD, batch)
+            out_TD = self._run(last, x_TD, batch).to(genes_TD.dtype)
             cells_BD = self._pool(out_TD, batch)
         else:
-            out_TD, cells_BD = None, last(x_TD, batch, cls_only=True)
+            out_TD, cells_BD = None, self._run(last, x_TD, batch, True).to(genes_TD.dtype)
         decoded = self._decode(out_TD, cells_BD, genes_TD, batch, heads)
         return NetworkOutput(out_TD, cells_BD, attention=shares_T, **decoded)
 
@@ -177,12 +179,22 @@ class ScGPTNetwork(nn.Module):
         n_layers = len(self.layers)
         if not -n_layers <= layer < n_layers:
             raise IndexError(f"There is no layer {layer}; this network has {n_layers}, from 0 to {n_layers - 1}.")
-        x_TD = self.embed_tokens(self.genes(batch.gene_ids), batch)
+        x_TD = self.embed_tokens(self.genes(batch.gene_ids), batch).to(self._dtype_of_layers)
         *before, asked = self.layers[: layer % n_layers + 1]
         for each in before:
             x_TD = each(x_TD, batch)
         assert isinstance(asked, TransformerLayer)  # for the type checker
         return asked.attention_scores(x_TD, batch)
+
+    def _run(self, layer: nn.Module, x_TD: Tensor, batch: TokenBatch, cls_only: bool = False) -> Tensor:
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint(layer, x_TD, batch, cls_only, use_reentrant=False)
+        return layer(x_TD, batch, cls_only)
+
+    @property
+    def _dtype_of_layers(self) -> torch.dtype:
+        """In which the layers compute: that of the rest but inside :func:`layers_in`."""
+        return next(self.layers.parameters()).dtype
 
     def embed_tokens(self, genes_TD: Tensor, batch: TokenBatch, cell_prompt: Tensor | None = None) -> Tensor:
         """Sum the embeddings of gene, value and conditions into the transformer's ``(T, D)`` input."""

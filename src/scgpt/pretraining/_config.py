@@ -17,7 +17,7 @@ from scgpt.module import is_generative, make_objectives
 # Settings that change how fast a run is, or what is seen of it, and not its result.
 _NOT_OF_THE_RESULT = {
     "corpus", "out", "accelerator", "devices", "nodes", "strategy", "prefetch", "checkpoint_every", "validate_every", "log_every",
-    "loggers", "peak_tflops", "compile",
+    "loggers", "peak_tflops", "compile", "activation_checkpointing",
 }  # fmt: skip
 _TOKENIZER = {"n_bins", "max_length", "ties", "include_zeros"}
 
@@ -83,6 +83,8 @@ class PretrainingConfig:
         GPUs, for models that do not fit one.
     compile
         Compile the network with :func:`torch.compile`.
+    activation_checkpointing
+        Compute the inside of layers again in the backward pass rather than keep it: less memory, a third more time.
     batches_per_read
         How many batches are read from disk at once; more mix better and need more memory. Other batches come of
         another number.
@@ -131,6 +133,7 @@ class PretrainingConfig:
     nodes: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     compile: bool = False
+    activation_checkpointing: bool = False
     batches_per_read: int = 16
     prefetch: int = 4
     checkpoint_every: int = 1000

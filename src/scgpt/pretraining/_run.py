@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -72,7 +71,7 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
     module.network.load_state_dict(start.state_dict)
     module.objectives = make_objectives(settings.objectives)
 
-    plan = _Plan(
+    plan = ScGPTTrainingPlan(
         module,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
@@ -80,6 +79,7 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
         warmup_steps=settings.warmup_steps,
         seed=settings.seed,
         compile=settings.compile,
+        activation_checkpointing=settings.activation_checkpointing,
         settings=settings.of_result() | {"cells": corpus.digest},
     )
     states, model = out / "states", out / "model"
@@ -87,7 +87,7 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
     if latest is not None:
         check_settings(latest, plan)
     check_target(model, overwrite=True)  # before the training, not at its first state
-    log = StepLog(out / "log.jsonl", settings.log_every, module.network, settings.peak_tflops)
+    log = StepLog(out / "log.jsonl", settings.log_every, module, settings.peak_tflops)
     own = [
         log,
         _ModelWriter(model, start, settings),
@@ -106,19 +106,6 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
         if corpus.n_cells("held_out") and trainer.global_step % settings.validate_every:
             trainer.validate(plan, datamodule=data, verbose=False, weights_only=True)
     return model
-
-
-class _Plan(ScGPTTrainingPlan):
-    """Trains weights that may be spread over GPUs."""
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip the gradient; of one that is spread over GPUs Lightning does not know the norm."""
-        if isinstance(self.trainer.strategy, FSDPStrategy):
-            self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr, operator]
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
 
 class _ModelWriter(pl.Callback):

@@ -1,6 +1,7 @@
 """Training: loaders whose state is kept, the plan, and the run."""
 
 from ._adapters import Lora, adapted
+from ._ahead import ahead
 from ._corpus_loader import CorpusLoader
 from ._corpus_order import CorpusOrder
 from ._freezing import check_trainable, frozen, parts_of
@@ -13,6 +14,7 @@ from ._plan import ScGPTTrainingPlan, parameter_groups
 from ._resumable import ResumableLoader
 from ._runner import ScGPTTrainRunner, check_settings, checkpoint_callback, latest_checkpoint
 from ._schedule import Schedule
+from ._speed import Speed, known_peak
 
 __all__ = [
     "CellOrder",
@@ -27,14 +29,17 @@ __all__ = [
     "ScGPTTrainRunner",
     "ScGPTTrainingPlan",
     "Schedule",
+    "Speed",
     "Split",
     "TokenDataModule",
     "TokenLoader",
     "adapted",
+    "ahead",
     "check_settings",
     "check_trainable",
     "checkpoint_callback",
     "frozen",
+    "known_peak",
     "latest_checkpoint",
     "parameter_groups",
     "parts_of",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import nn
@@ -18,6 +19,7 @@ from scgpt.module import MeanOver, ScGPTModule
 from ._history import EpochMeans, history_to_plain, log_again
 from ._parts import PartOfStep, counts, shares
 from ._schedule import Schedule
+from ._speed import Speed, known_peak
 
 # Keys in a checkpoint of training.
 SETTINGS, HISTORY, STOPPED = "scgpt_settings", "scgpt_history", "scgpt_stopped"
@@ -28,7 +30,8 @@ class ScGPTTrainingPlan(TrainingPlan):
 
     Logged for each epoch, as means over cells: ``train_loss`` and ``validation_loss``, and each objective under
     ``<name>_train`` and ``<name>_validation``; of one that counts only after a warm-up, the mean is over cells from then
-    on, while validation always has it. What was logged is kept in checkpoints.
+    on, while validation always has it. What was logged is kept in checkpoints. The progress bar shows ``cells_per_s`` and
+    ``tokens_per_s`` of the latest epoch, and ``mfu`` where the device's peak is known; ``speeds`` has those of all epochs.
 
     Several batches for one step of the optimiser (``accumulate_grad_batches``, several processes) have the gradient of
     one large batch: the means of objectives are over all its predicted tokens or cells. What looks at several cells at
@@ -60,6 +63,11 @@ class ScGPTTrainingPlan(TrainingPlan):
         Compile the module with :func:`torch.compile`.
     compile_kwargs
         For :func:`torch.compile`.
+    activation_checkpointing
+        Compute the inside of layers again in the backward pass rather than keep it: less memory, a third more time, the
+        same gradient.
+    peak_tflops
+        What the device could compute, in 10^12 operations a second, for ``mfu``; by default what is known of it.
     settings
         What the training depends on beside this plan, as plain values; kept in its checkpoints.
     """
@@ -80,6 +88,8 @@ class ScGPTTrainingPlan(TrainingPlan):
         seed: int = 0,
         compile: bool = False,
         compile_kwargs: dict[str, Any] | None = None,
+        activation_checkpointing: bool = False,
+        peak_tflops: float | None = None,
         settings: dict[str, Any] | None = None,
     ):
         super().__init__(
@@ -98,6 +108,9 @@ class ScGPTTrainingPlan(TrainingPlan):
         self.step_values: dict[str, float] = {}  # of the latest batch, over all processes
         self._epoch = EpochMeans()
         self._ended: dict[str, float] = {}  # means of an epoch that is over but not logged yet
+        self.activation_checkpointing = activation_checkpointing
+        self.speeds: list[dict[str, float]] = []
+        self._speed = Speed(module, peak_tflops)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the training depends on, so that it is not continued as another one, and what was logged."""
@@ -116,6 +129,14 @@ class ScGPTTrainingPlan(TrainingPlan):
             log_again(self.trainer.logger, history["logged"])
         self._epoch.load_state_dict(history["epoch"])
         self.trainer.should_stop = checkpoint[STOPPED]
+
+    def on_train_start(self) -> None:
+        """Set the network up for this training alone."""
+        super().on_train_start()
+        self.module.network.recomputes = self.activation_checkpointing
+        self._speed.n_processes = self.trainer.world_size
+        if self._speed.peak_tflops is None:
+            self._speed.peak_tflops = known_peak(self.device, self.trainer.precision)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch of cells."""
@@ -166,16 +187,33 @@ class ScGPTTrainingPlan(TrainingPlan):
     def on_train_epoch_start(self) -> None:
         """Begin new means."""
         self._ended = {}
+        self._speed.begin()
+
+    def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
+        """Count a batch in."""
+        self._speed.add(batch, self.global_step)
+
+    def on_validation_start(self) -> None:
+        """Stop the clock: validation's time is not training's."""
+        self._speed.pause()
+
+    def on_validation_end(self) -> None:
+        """Let the clock run again."""
+        self._speed.go_on()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
         self._ended = self._epoch.means()
         self._epoch = EpochMeans()
         self.log_dict(self._ended, prog_bar=True)  # the same in all processes
+        # No part of the history, which is the same for the same training.
+        self.speeds.append(self._speed.rates())
+        self.log_dict(self.speeds[-1], prog_bar=True, logger=False)
 
     def on_train_end(self) -> None:
         """Make sure that the last step did no harm."""
         super().on_train_end()
+        self.module.network.recomputes = False
         self._check_weights()
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
@@ -201,10 +239,27 @@ class ScGPTTrainingPlan(TrainingPlan):
                 f"{listed(bad)}; lower the learning rate."
             )
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradient by its norm.
+
+        Lightning does not know that of one that is spread over GPUs, and refuses a fused optimiser in any mixed precision,
+        though in bfloat16 nothing is scaled.
+        """
+        if not gradient_clip_val or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif isinstance(self.trainer.strategy, FSDPStrategy):
+            self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr, operator]
+        elif "bf16" in str(self.trainer.precision):
+            nn.utils.clip_grad_norm_(self.module.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> dict[str, Any]:
         """Return Adam with decoupled weight decay and its schedule, stepped at every step."""
-        # Gradients that mixed precision scales cannot be clipped in a fused optimiser.
-        self.fused_optimizer = "mixed" not in str(self.trainer.precision)
+        # Gradients that float16 scales cannot be clipped in a fused optimiser.
+        self.fused_optimizer = str(self.trainer.precision) != "16-mixed"
         nothing = [{"params": [torch.zeros(1)]}]  # where training gathers statistics alone; torch refuses an empty list
         optimizer = self.get_optimizer_creator()(
             parameter_groups(self.module, self.weight_decay, self.gene_l2) or nothing
