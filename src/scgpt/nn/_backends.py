@@ -47,10 +47,10 @@ def cells(
 ) -> Tensor:
     """One cell after the other, which on a CPU is 3 to 8 times faster than nested tensors."""
     out = [
-        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale).transpose(0, 1)
         for q, k, v in _cut(q_THE, k_THE, v_THE, queries, keys)
     ]
-    return torch.cat(out, dim=1).transpose(0, 1)
+    return torch.cat(out)
 
 
 def softmax(
@@ -60,8 +60,8 @@ def softmax(
     out = []
     for q, k, v in _cut(q_THE, k_THE, v_THE, queries, keys):
         scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=scale).softmax(-1)
-        out.append(F.dropout(scores, dropout) @ v)
-    return torch.cat(out, dim=1).transpose(0, 1)
+        out.append((F.dropout(scores, dropout) @ v).transpose(0, 1))
+    return torch.cat(out)
 
 
 def jagged(
