@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from scgpt._folders import full_disk_named, written_whole
+from scgpt._folders import full_disk_named, read_only_named, written_whole
 
 
 def test_a_folder_appears_when_all_is_written(tmp_path):
@@ -64,3 +64,13 @@ def test_a_disk_that_is_full_is_known_by_what_the_system_says():
     with pytest.raises(OSError, match="The disk that holds /dev is full"), full_disk_named(Path("/dev"), ""):
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, code):
+    with pytest.raises(OSError, match=f"{tmp_path} cannot be written to. Name another.") as caught:
+        with read_only_named(tmp_path, "Name another."):
+            raise OSError(code, "no")
+    assert caught.value.errno == code
+    with pytest.raises(OSError, match="no space"), read_only_named(tmp_path, "Name another."):
+        raise OSError(errno.ENOSPC, "no space")

@@ -57,3 +57,20 @@ def full_disk_named(folder: Path, what_now: str) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(error.errno, f"The disk that holds {folder} is full. {what_now}") from error
+
+
+@contextmanager
+def read_only_named(folder: Path, what_now: str) -> Iterator[None]:
+    """Say which folder cannot be written to, and what to do, where writing fails for that.
+
+    Raises
+    ------
+    OSError
+        In place of one that says that there is no permission, or that the file system is read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise OSError(error.errno, f"{folder} cannot be written to. {what_now}") from error

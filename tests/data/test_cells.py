@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scgpt.data import Cells, GeneVocab, Tokenizer, _cells
+from scgpt.data import Cells, Conditions, GeneVocab, Tokenizer, _cells, dask_matrix
 
 N_CELLS, N_VARS = 60, 25
 INDICES = {
@@ -249,3 +249,52 @@ def test_a_real_file_gives_the_same_tokens_from_disk_and_memory(shared):
     assert a.values.equal(b.values)
     assert 0 < a.values[a.gene_ids != tokenizer.vocab.cls_id].min() <= a.values.max() <= 50
     disk.file.close()
+
+
+def test_a_block_keeps_the_numbers_of_its_rows(counts):
+    labels = np.arange(N_CELLS)
+    cells = Cells(ad.AnnData(counts), np.arange(N_VARS), batch_labels=labels)
+    vocab = GeneVocab([*map(str, range(N_VARS)), "<cls>"])
+    index = np.arange(20, 30)
+    for block in (counts[20:30], counts[20:30].tocsc(), counts[20:30].toarray()):
+        given = cells.at_hand(block, 20)
+        assert len(given) == N_CELLS
+        assert np.array_equal(given.rows(index[3:]).toarray(), counts[23:30].toarray())
+        batch = given.tokenize(index, Tokenizer(vocab))
+        assert np.array_equal(batch.cell_index, index)
+        assert np.array_equal(batch.batch_labels, index)
+    assert np.array_equal(cells.rows(index).toarray(), counts[20:30].toarray())  # the others stay as they are
+    with pytest.raises(ValueError, match=r"negative values.*rows \[22\]"):
+        cells.at_hand(np.where(np.arange(10)[:, None] == 2, -1, counts[20:30].toarray()), 20).tokenize(
+            index, Tokenizer(vocab)
+        )
+
+
+def test_a_digest_tells_genes_and_labels_apart_but_not_expression(counts):
+    ids, labels = np.arange(N_VARS), np.zeros(N_CELLS, int)
+    measured = np.ones((2, N_VARS), bool)
+    conditions = Conditions(np.zeros((N_VARS, 0), int), np.zeros((N_CELLS, 1), int))
+    others = Conditions(np.zeros((N_VARS, 0), int), np.ones((N_CELLS, 1), int))
+    adata = ad.AnnData(counts)
+    digests = [
+        Cells(adata, ids).digest(),
+        Cells(adata, ids[::-1]).digest(),
+        Cells(adata, ids, batch_labels=labels).digest(),
+        Cells(adata, ids, batch_labels=labels + 1).digest(),
+        Cells(adata, ids, batch_labels=labels, measured=measured).digest(),
+        Cells(adata, ids, batch_labels=labels, measured=~measured).digest(),
+        Cells(adata, ids, conditions=conditions).digest(),
+        Cells(adata, ids, conditions=others).digest(),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert Cells(ad.AnnData(counts * 2), ids).digest() == digests[0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_dask_matrix_is_known_and_no_other_is_loaded(form, counts, tmp_path):
+    adata = FORMS[form](counts, tmp_path)
+    matrix = dask_matrix(adata, "counts" if "layer" in form else None)
+    assert (matrix is not None) == form.startswith("dask")
+    if matrix is not None:
+        assert np.array_equal(dense(matrix.compute()), counts.toarray())
+    assert dask_matrix(adata, "no such layer") is None

@@ -6,7 +6,7 @@ from ._aligned import aligned
 from ._binning import bin_values, unbin_values, values_of_bins
 from ._by_name import by_name
 from ._cell_conditions import CellConditions
-from ._cells import Cells
+from ._cells import Cells, dask_matrix
 from ._checks import check_anndata, check_mudata
 from ._conditions import Conditions, conditions_of_genes
 from ._features import StudyExpression, accessible_peaks, variable_genes
@@ -58,6 +58,7 @@ __all__ = [
     "check_measured",
     "check_mudata",
     "conditions_of_genes",
+    "dask_matrix",
     "derive_key",
     "drop_genes",
     "drop_modalities",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -86,6 +88,30 @@ class Cells:
         """Return the expression of some cells, ``(len(index), n_vars)``, in the order given."""
         return _in_order(self._rows, index)
 
+    def at_hand(self, block: Any, first: int) -> Self:
+        """Return the same cells, of which only a block of rows can be read.
+
+        Rows keep their numbers in the data set, by which their labels and conditions are found and errors name them.
+
+        Parameters
+        ----------
+        block
+            ``(n, n_vars)`` expression of consecutive cells, sparse or dense; ``n`` may be 0.
+        first
+            Row of the first of them.
+        """
+        cells = copy.copy(self)
+        cells._rows = _Block(_csr(block), first)
+        return cells
+
+    def digest(self) -> str:
+        """Return a hash of all that the tokens of the cells depend on, but for their expression."""
+        labels = b"" if self.batch_labels is None else np.asarray(self.batch_labels, np.int64).tobytes()
+        measured = b"" if self.measured is None else np.packbits(self.measured).tobytes()
+        conditions = b"" if self.conditions is None else self.conditions.digest(np.arange(len(self))).encode()
+        parts = (np.asarray(self.token_ids, np.int64).tobytes(), labels, measured, conditions)
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
     def tokenize(
         self,
         index: NDArray[np.int64],
@@ -134,6 +160,35 @@ def with_labels(
     of_all = {"batch_labels": batch_labels, "labels": labels}
     given = {name: np.asarray(values, dtype=np.int64) for name, values in of_all.items() if values is not None}
     return replace(batch, **{name: torch.from_numpy(values[index]) for name, values in given.items()})
+
+
+def dask_matrix(adata: AnnData, layer: str | None = None) -> Any:
+    """Return the matrix of a data set if it is a dask array, else None; no matrix is loaded to find out.
+
+    Parameters
+    ----------
+    adata
+        The data set, or a view.
+    layer
+        The layer; ``.X`` by default.
+    """
+    # Asked for its matrix, a view of a file would load it.
+    whole = adata if adata._adata_ref is None else adata._adata_ref
+    matrix = whole.X if layer is None else whole.layers.get(layer)
+    if not hasattr(matrix, "__dask_graph__"):
+        return None
+    return adata.X if layer is None else adata.layers[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Reads rows of a block by their numbers in the data set."""
+
+    rows: sp.csr_matrix
+    first: int
+
+    def __call__(self, index: NDArray[np.int64]) -> sp.csr_matrix:
+        return self.rows[_as_slice(index - self.first)]
 
 
 def _row_reader(adata: AnnData, layer: str | None) -> RowReader:

@@ -39,6 +39,8 @@ from ._conditions import conditions_of
 logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16"]
+RowSink = Callable[[NDArray[np.float32]], object]
+"""Takes rows of a result as they come."""
 
 # Cells read from the data set at a time when embedding.
 _CELLS_AT_ONCE = 2048
@@ -121,17 +123,81 @@ class EmbeddingMixin:
         """
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
+        return self.embed_cells(
+            self.cells_to_embed(adata, match, layer=layer),
+            _rows(adata, indices),
+            max_length=max_length,
+            precision=precision,
+            normalize=normalize,
+            progress_bar=progress_bar,
+        )
+
+    def cells_to_embed(self, adata: AnnData, match: GeneMatch, *, layer: str | None = None) -> Cells:
+        """Return the cells of a data set as this model reads them, for :meth:`embed_cells`; no matrix is read yet.
+
+        Parameters
+        ----------
+        adata
+            As :meth:`get_latent_representation` takes it.
+        match
+            What :meth:`match` gave.
+        layer
+            As in :meth:`get_latent_representation`.
+
+        Raises
+        ------
+        ValueError
+            When there is no cell or no matrix; when cells have batches or conditions that the model was not trained on.
+        KeyError
+            When a layer or column is not there.
+        """
         if not self.is_trained:
             warn_user("The model is not trained; its embeddings mean nothing yet.")
+        return self._cells(adata, match, layer)
+
+    def embed_cells(
+        self,
+        cells: Cells,
+        index: NDArray[np.int64],
+        *,
+        max_length: int | None = None,
+        precision: Precision = "auto",
+        normalize: bool = True,
+        progress_bar: bool = True,
+        out: RowSink | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed cells that :meth:`cells_to_embed` gave; :meth:`get_latent_representation` is these two in one.
+
+        Parameters
+        ----------
+        cells
+            The cells.
+        index
+            ``(n_cells,)`` rows to embed.
+        max_length, precision, normalize, progress_bar
+            As in :meth:`get_latent_representation`.
+        out
+            Takes the embedding portion by portion, in the order of ``index``, so that all of it is never in memory.
+
+        Returns
+        -------
+        ``(n_cells, d_model)`` float32, without rows where ``out`` took them.
+
+        Raises
+        ------
+        ValueError
+            When values are negative, NaN or infinite.
+        """
         return self._of_cells(
             self._embedder(normalize),
             self.module.network.config.d_model,
-            self._cells(adata, match, layer),
-            _rows(adata, indices),
+            cells,
+            index,
             max_length=max_length,
             precision=precision,
             progress_bar=progress_bar,
             doing="Embedding",
+            out=out,
         )
 
     def _embedder(self, normalize: bool) -> Callable[[TokenBatch], torch.Tensor]:
@@ -164,18 +230,23 @@ class EmbeddingMixin:
         precision: Precision,
         progress_bar: bool,
         doing: str,
+        out: RowSink | None = None,
     ) -> NDArray[np.float32]:
-        """Return the ``(n_cells, width)`` rows that a function gives for the cells of a batch."""
+        """Return the ``(n_cells, width)`` rows that a function gives for the cells of a batch, or hand them on."""
         max_length = self.tokenizer.max_length if max_length is None else max_length
         tokenizer = replace(self.tokenizer, max_length=max_length, ties="middle")
-        result = np.empty((len(index), width), np.float32)
+        result = np.empty((0 if out else len(index), width), np.float32)
         done, n_empty = 0, 0
         # Many conditions weigh more than the tokens that they belong to.
         at_once = max(1, _CELLS_AT_ONCE // (1 + cells.conditions.width // 4)) if cells.conditions else _CELLS_AT_ONCE
         tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, at_once))
         for part in self._passes(tokenized, len(index), precision, doing, progress_bar):
             n_empty += int((part.lengths == 1).sum())
-            result[done : done + part.n_cells] = function(part.to(self.device)).cpu().numpy()
+            rows = function(part.to(self.device)).cpu().numpy()
+            if out:
+                out(rows)
+            else:
+                result[done : done + part.n_cells] = rows
             done += part.n_cells
         if n_empty:
             logger.warning(
