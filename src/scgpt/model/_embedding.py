@@ -44,9 +44,9 @@ RowSink = Callable[[NDArray[np.float32]], object]
 
 # Cells read from the data set at a time when embedding.
 _CELLS_AT_ONCE = 2048
-# Tokens in a pass through the network times its width. On a CPU, what stays in the cache between two layers is not
-# fetched again, and large temporaries cost page faults; a GPU wants to be filled.
-_NUMBERS_PER_PASS = {"cpu": 2**19, "cuda": 2**27}
+# Tokens in a pass through the network times its width, on a CPU for each thread. What stays in a cache between two layers
+# is not fetched again, and large temporaries cost page faults; a GPU wants to be filled.
+_NUMBERS_PER_PASS = {"cpu": 2**18, "cuda": 2**27}
 
 
 class EmbeddingMixin:
@@ -397,7 +397,8 @@ def resolve_precision(device: torch.device, precision: Precision) -> Precision:
 
 def tokens_per_pass(network: ScGPTNetwork) -> int:
     """Return how many tokens go through a network at a time."""
-    most = _NUMBERS_PER_PASS.get(_device_of(network).type, 2**25)
+    kind = _device_of(network).type
+    most = _NUMBERS_PER_PASS.get(kind, 2**25) * (torch.get_num_threads() if kind == "cpu" else 1)
     return max(1, most // network.config.d_model)
 
 

@@ -60,7 +60,7 @@ def embed(
     max_length
         Most tokens of a cell, ``<cls>`` included; by default the model's (1,200 for the authors' checkpoints).
     precision
-        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on GPUs that have it, else float32.
+        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on GPUs and CPUs that compute in it, else float32.
     progress_bar
         Show progress.
     key_added

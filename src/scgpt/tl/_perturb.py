@@ -213,12 +213,14 @@ def perturb(
         precision=precision,
         progress_bar=progress_bar,
     )
-    values, delta = [], []
-    for profiles in found:  # one after the other, so that memory is that of the means
-        change = profiles.predicted - profiles.control
-        values.append(profiles.predicted if per_cell else profiles.predicted.mean(0, keepdims=True))
-        delta.append(change if per_cell else change.mean(0, keepdims=True))
-    n_each = len(rows) if per_cell else 1
+    n_each, genes = len(rows) if per_cell else 1, made.predicted_genes(adata)
+    # One after the other, so that memory is that of the means, into one array: thousands of small ones would lie between
+    # what comes and goes, and keep the system from using that again.
+    values, delta = np.empty((2, len(names) * n_each, len(genes)), np.float32)
+    for i, profiles in enumerate(found):
+        own, change = slice(i * n_each, (i + 1) * n_each), profiles.predicted - profiles.control
+        values[own] = profiles.predicted if per_cell else profiles.predicted.mean(0)
+        delta[own] = change if per_cell else change.mean(0)
     known = set(made.trained_on)
     obs = pd.DataFrame(
         {
@@ -234,8 +236,8 @@ def perturb(
         obs["control_cell"] = np.tile(cells, len(names))
         obs.index = pd.Index([f"{name}-{cell}" for name in names for cell in cells])
     obs["perturbation"] = pd.Categorical(obs["perturbation"], categories=names)
-    result = AnnData(np.concatenate(values), obs=obs, var=pd.DataFrame(index=made.predicted_genes(adata)))
-    result.layers["delta"] = np.concatenate(delta)
+    result = AnnData(values, obs=obs, var=pd.DataFrame(index=genes))
+    result.layers["delta"] = delta
     record(
         result,
         "X",
