@@ -81,7 +81,7 @@ def test_a_cell_does_not_depend_on_other_cells_or_the_order_of_genes(model, cell
     for cells_at_once, tokens in ((7, 64), (1, 1)):
         monkeypatch.setattr("scgpt.model._embedding._CELLS_AT_ONCE", cells_at_once)
         monkeypatch.setattr(
-            "scgpt.model._embedding._NUMBERS_PER_PASS", {"cpu": tokens * model.module.network.config.d_model}
+            "scgpt.model._passes._NUMBERS_PER_PASS", {"cpu": tokens * model.module.network.config.d_model}
         )
         assert np.allclose(embed(model, cells), whole, atol=1e-5)
     longer = embed(model, max_length=10)

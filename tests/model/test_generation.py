@@ -154,7 +154,7 @@ def test_a_cell_depends_on_itself_alone(make_model, cells, kind, rng, monkeypatc
     for cells_at_once, tokens in ((7, 64), (1, 1), (2048, 10**6)):
         monkeypatch.setattr("scgpt.model._generation._TOKENS_AT_ONCE", cells_at_once * 1240)
         monkeypatch.setattr(
-            "scgpt.model._embedding._NUMBERS_PER_PASS", {"cpu": tokens * model.module.network.config.d_model}
+            "scgpt.model._passes._NUMBERS_PER_PASS", {"cpu": tokens * model.module.network.config.d_model}
         )
         np.testing.assert_allclose(generate(model, cells, **kind).X, whole.X, atol=1e-4)
 

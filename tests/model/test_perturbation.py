@@ -11,8 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from scgpt.data import TokenBatch
-from scgpt.model import SCGPT, SCGPTPerturbation
-from scgpt.model import _embedding as embedding
+from scgpt.model import SCGPT, SCGPTPerturbation, _passes
 from scgpt.model._base import BaseSCGPT
 from scgpt.model._perturbation import FROM_SCRATCH
 
@@ -106,7 +105,7 @@ class TestPrediction:
             [other, ad.AnnData(np.ones((3, 1), np.float32), other.obs, pd.DataFrame(index=["Z"]))], axis=1, merge="same"
         )
         np.testing.assert_allclose(profiles(other)["A+C"].predicted, whole["A+C"].predicted[[20, 4]], atol=1e-5)
-        monkeypatch.setitem(embedding._NUMBERS_PER_PASS, "cpu", 50 * perturbation_model.module.network.config.d_model)
+        monkeypatch.setitem(_passes._NUMBERS_PER_PASS, "cpu", 50 * perturbation_model.module.network.config.d_model)
         for name, one in profiles().items():
             np.testing.assert_allclose(one.predicted, whole[name].predicted, atol=1e-5)
 

@@ -69,7 +69,7 @@ def test_a_cell_does_not_depend_on_other_cells_or_the_order_of_genes(pretrained,
     for cells_at_once, tokens in ((7, 64), (1, 1), (2048, 10**6)):
         monkeypatch.setattr("scgpt.model._embedding._CELLS_AT_ONCE", cells_at_once)
         monkeypatch.setattr(
-            "scgpt.model._embedding._NUMBERS_PER_PASS", {"cpu": tokens * pretrained.module.network.config.d_model}
+            "scgpt.model._passes._NUMBERS_PER_PASS", {"cpu": tokens * pretrained.module.network.config.d_model}
         )
         assert np.allclose(embed(pretrained, cells), whole, atol=1e-5)
 

@@ -2,9 +2,9 @@
 
 from ._annotator import SCGPTAnnotator
 from ._attention import GeneAttention
-from ._embedding import Precision, resolve_precision
 from ._generation import Prompt, resolve_prompt
 from ._multi import MultiSCGPT
+from ._passes import Precision, resolve_precision
 from ._perturbation import SCGPTPerturbation
 from ._perturbations import PerturbationNames
 from ._recipe import epochs_of

@@ -21,7 +21,8 @@ from scgpt.module import Cls, Objective, make_objectives
 from scgpt.nn import start_from_genes
 
 from ._calibration import fit_temperature
-from ._embedding import Precision, _rows
+from ._embedding import _rows
+from ._passes import Precision
 from ._recipe import epochs_of
 from ._scgpt import SCGPT
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,22 +30,18 @@ from scgpt.data import (
     measured_by,
 )
 from scgpt.module import ScGPTModule
-from scgpt.nn import ScGPTNetwork, has_bfloat16, layers_in
 from scgpt.train import ahead
 
 from ._conditions import conditions_of
+from ._passes import Precision, in_precision, tokens_per_pass
 
 logger = logging.getLogger(__name__)
 
-Precision = Literal["auto", "float32", "bfloat16"]
 RowSink = Callable[[NDArray[np.float32]], object]
 """Takes rows of a result as they come."""
 
 # Cells read from the data set at a time when embedding.
 _CELLS_AT_ONCE = 2048
-# Tokens in a pass through the network times its width, on a CPU for each thread. What stays in a cache between two layers
-# is not fetched again, and large temporaries cost page faults; a GPU wants to be filled.
-_NUMBERS_PER_PASS = {"cpu": 2**18, "cuda": 2**27}
 
 
 class EmbeddingMixin:
@@ -378,37 +373,3 @@ def _rows(adata: AnnData, indices: ArrayLike | None) -> NDArray[np.int64]:
         return rows
     kind = bool if np.asarray(indices).dtype == bool else int  # an empty list would be float
     return np.atleast_1d(rows[np.asarray(indices, dtype=kind)])
-
-
-def resolve_precision(device: torch.device, precision: Precision) -> Precision:
-    """Return what ``"auto"`` means on a device.
-
-    Raises
-    ------
-    ValueError
-        When the precision is none of those known.
-    """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.")
-    if precision != "auto":
-        return precision
-    return "bfloat16" if has_bfloat16(device) else "float32"
-
-
-def tokens_per_pass(network: ScGPTNetwork) -> int:
-    """Return how many tokens go through a network at a time."""
-    kind = _device_of(network).type
-    most = _NUMBERS_PER_PASS.get(kind, 2**25) * (torch.get_num_threads() if kind == "cpu" else 1)
-    return max(1, most // network.config.d_model)
-
-
-@contextmanager
-def in_precision(network: ScGPTNetwork, precision: Precision) -> Iterator[None]:
-    """Let a network compute in a precision, see :func:`scgpt.nn.layers_in`."""
-    half = resolve_precision(_device_of(network), precision) == "bfloat16"
-    with layers_in(network, torch.bfloat16 if half else torch.float32):
-        yield
-
-
-def _device_of(network: ScGPTNetwork) -> torch.device:
-    return next(network.parameters()).device

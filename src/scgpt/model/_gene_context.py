@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from scgpt._messages import warn_user
 from scgpt.data import GeneMatch
 
-from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, _rows, portions
+from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, _rows, portions
+from ._passes import Precision
 
 
 class GeneContextMixin(EmbeddingMixin):

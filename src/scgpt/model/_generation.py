@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from scgpt._messages import listed, warn_user
 from scgpt.data import Cells, GeneMatch, derive_key, in_memory, unbin_values, uniform_of, values_of_bins
 
-from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, Precision, in_precision, tokens_per_pass
+from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin
+from ._passes import Precision, in_precision, tokens_per_pass
 
 logger = logging.getLogger(__name__)
 

@@ -42,8 +42,9 @@ from scgpt.data import (
 from scgpt.hub import Checkpoint
 
 from ._base import BaseSCGPT
-from ._embedding import Precision, _rows
+from ._embedding import _rows
 from ._fields import ModalitiesField
+from ._passes import Precision
 from ._translation import TranslationMixin, token_name
 
 # Parts of a network that a checkpoint of one modality has not, or of another shape.

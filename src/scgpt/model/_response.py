@@ -28,7 +28,8 @@ from scgpt.data import (
 )
 from scgpt.module import ScGPTModule
 
-from ._embedding import Precision, _rows, in_precision, tokens_per_pass
+from ._embedding import _rows
+from ._passes import Precision, in_precision, tokens_per_pass
 from ._perturbations import PERTURBATIONS_KEY, PerturbationNames, names_of
 
 

@@ -38,7 +38,7 @@ from scgpt.train import (
     split_cells,
 )
 
-from ._embedding import resolve_precision
+from ._passes import resolve_precision
 from ._query import check_surgery
 
 UNKNOWN_SHARES = (0.25, 0.5, 0.75)  # as the authors pretrain

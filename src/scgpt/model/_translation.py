@@ -16,7 +16,8 @@ from scgpt._messages import warn_user
 from scgpt.data import MODALITIES, GeneVocab, MultiCells, TokenBatch, Tokenizer, unbin_values, values_of_bins
 from scgpt.module import ScGPTModule
 
-from ._embedding import Precision, _rows
+from ._embedding import _rows
+from ._passes import Precision
 
 _CELLS_AT_ONCE = 2048
 

@@ -1,0 +1,51 @@
+"""How much goes through a network at a time, and in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from scgpt.nn import ScGPTNetwork, has_bfloat16, layers_in
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+# Tokens in a pass through the network times its width, on a CPU for each thread. What stays in a cache between two layers
+# is not fetched again, and large temporaries cost page faults; a GPU wants to be filled.
+_NUMBERS_PER_PASS = {"cpu": 2**18, "cuda": 2**27}
+
+
+def resolve_precision(device: torch.device, precision: Precision) -> Precision:
+    """Return what ``"auto"`` means on a device.
+
+    Raises
+    ------
+    ValueError
+        When the precision is none of those known.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.")
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def tokens_per_pass(network: ScGPTNetwork) -> int:
+    """Return how many tokens go through a network at a time."""
+    kind = _device_of(network).type
+    most = _NUMBERS_PER_PASS.get(kind, 2**25) * (torch.get_num_threads() if kind == "cpu" else 1)
+    return max(1, most // network.config.d_model)
+
+
+@contextmanager
+def in_precision(network: ScGPTNetwork, precision: Precision) -> Iterator[None]:
+    """Let a network compute in a precision, see :func:`scgpt.nn.layers_in`."""
+    half = resolve_precision(_device_of(network), precision) == "bfloat16"
+    with layers_in(network, torch.bfloat16 if half else torch.float32):
+        yield
+
+
+def _device_of(network: ScGPTNetwork) -> torch.device:
+    return next(network.parameters()).device
