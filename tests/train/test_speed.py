@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from scgpt.data import TokenBatch
 from scgpt.model import SCGPT
 from scgpt.module import ScGPTModule
 from scgpt.nn import ScGPTConfig
@@ -19,8 +20,10 @@ def clock(monkeypatch):
     return now
 
 
-def batch_of(*lengths: int) -> SimpleNamespace:
-    return SimpleNamespace(n_cells=len(lengths), n_tokens=sum(lengths), lengths=torch.tensor(lengths))
+def batch_of(*lengths: int) -> TokenBatch:
+    n = sum(lengths)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    return TokenBatch(torch.zeros(n, dtype=torch.int64), torch.zeros(n), offsets, torch.arange(len(lengths)))
 
 
 def test_rates_are_counts_over_time_of_all_processes(clock):
