@@ -175,11 +175,13 @@ def _lazy(matrix: Any, embedder: BlockEmbedder) -> Any:
 
 
 def _in_memory(matrix: Any, embedder: BlockEmbedder, progress_bar: bool) -> NDArray[np.float32]:
+    import numpy as np
+
     from ._embed_blocks import active_client, gathered_embedding
 
     client = None if matrix is None else active_client()
     if client is None:
-        return embedder.here(range(len(embedder.cells)), progress_bar=progress_bar)
+        return embedder.here(np.arange(len(embedder.cells)), progress_bar=progress_bar)
     return gathered_embedding(client, matrix, embedder, progress_bar=progress_bar)
 
 

@@ -50,7 +50,7 @@ class BlockEmbedder:
 
     def here(
         self,
-        rows: Sequence[int] | NDArray[np.int64],
+        rows: NDArray[np.int64],
         *,
         progress_bar: bool,
         out: Callable[[NDArray[np.float32]], object] | None = None,
@@ -66,11 +66,9 @@ class BlockEmbedder:
         out
             As in :meth:`scgpt.model.SCGPT.embed_cells`.
         """
-        import numpy as np
-
         return self.model.embed_cells(
             self.cells,
-            np.asarray(rows, np.int64),
+            rows,
             max_length=self.max_length,
             precision=self.precision,
             progress_bar=progress_bar,
@@ -98,8 +96,10 @@ class BlockEmbedder:
         """
         from dataclasses import replace
 
+        import numpy as np
+
         block = replace(self, cells=self.cells.at_hand(rows, first))
-        return block.here(range(first, first + rows.shape[0]), progress_bar=False)
+        return block.here(np.arange(first, first + rows.shape[0]), progress_bar=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         from dataclasses import replace
