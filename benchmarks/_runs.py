@@ -7,6 +7,7 @@ stopped and go on.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -43,6 +44,18 @@ def measured(function: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
         "machine": machine(),
     }
     return result, cost
+
+
+def memory_MB(field: str) -> float:
+    """Return what the system says of this process's memory: ``VmRSS`` is what it has, ``VmHWM`` the most that it had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
+
+
+def forget_peak() -> None:
+    """Let ``VmHWM`` begin anew, without what was freed before: it would else hide what comes."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def kept(path: Path, settings: str) -> Mapping[str, Any] | None:

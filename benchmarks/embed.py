@@ -21,7 +21,6 @@ a turn adds to what was there before. ``bfloat16`` is run where the machine comp
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from _runs import RESULTS, keep, machine
+from _runs import RESULTS, forget_peak, keep, machine, memory_MB
 
 from scgpt.model import SCGPT
 from scgpt.nn import ScGPTConfig, has_bfloat16
@@ -97,17 +96,11 @@ def flops(lengths: np.ndarray, config: ScGPTConfig) -> float:
 
 def peak_of(function: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
     """Return what a function gives, its seconds, and by how many MB it raised the memory of this process."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before is not to be used again
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
-    before = _status("VmRSS")
+    forget_peak()
+    before = memory_MB("VmRSS")
     start = time.perf_counter()
     result = function()
-    return result, time.perf_counter() - start, (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").open() if line.startswith(field))
-    return int(line.split()[1])
+    return result, time.perf_counter() - start, memory_MB("VmHWM") - before
 
 
 def tokenizer_rates(cells: anndata.AnnData, model: SCGPT) -> dict[str, float]:

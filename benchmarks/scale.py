@@ -30,7 +30,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from _runs import RESULTS, in_process, keep, machine
+from _runs import RESULTS, forget_peak, in_process, keep, machine, memory_MB
 
 N_GENES, GENES_OF_CELL, PORTION = 2_000, 200, 10_000
 WAYS = ("memory", "backed", "store")
@@ -57,17 +57,6 @@ def data_set(counts: sp.csr_matrix) -> anndata.AnnData:
     return anndata.AnnData(counts, obs=pd.DataFrame(index=[f"c{i}" for i in range(counts.shape[0])]), var=VAR)
 
 
-def peak_MB() -> float:
-    """Most memory of this process since its peak was last forgotten."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
-
-
-def forget_peak() -> None:
-    """Begin anew: what importing took for a moment would else hide what comes."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def measure(way: str, folder: Path) -> dict[str, float]:
     """Embed the cells of a folder in this process."""
     import scgpt
@@ -80,12 +69,12 @@ def measure(way: str, folder: Path) -> dict[str, float]:
     scgpt.tl.embed(few, model, progress_bar=False)  # compiles
     adata = anndata.read_h5ad(folder / "cells.h5ad", backed=None if way == "memory" else "r")
     forget_peak()
-    before = peak_MB()
+    before = memory_MB("VmHWM")
     start = time.perf_counter()
     store = folder / "embedding.zarr" if way == "store" else None
     scgpt.tl.embed(adata, model, store=store, progress_bar=False)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "cells/s": adata.n_obs / seconds, "MB": peak_MB() - before}
+    return {"seconds": seconds, "cells/s": adata.n_obs / seconds, "MB": memory_MB("VmHWM") - before}
 
 
 def exponents(rows: list[dict]) -> dict[str, float]:
