@@ -40,7 +40,7 @@ def batch() -> TokenBatch:
     values = torch.randint(1, 51, (sum(lengths),), generator=generator).float()
     genes[offsets[:-1]], values[offsets[:-1]] = CLS, -2.0
     unknown = torch.zeros(sum(lengths), dtype=torch.bool)
-    for start, n, k in zip(offsets, lengths, n_unknown, strict=False):
+    for start, n, k in zip(offsets[:-1], lengths, n_unknown, strict=True):
         unknown[start + 1 + torch.randperm(n - 1, generator=generator)[:k]] = True
     return TokenBatch(genes, values, offsets, torch.arange(4), unknown=unknown)
 
