@@ -136,7 +136,7 @@ def test_wrong_settings(cite, settings, error, message):
 
 def test_a_cell_without_its_batch(cite):
     cite["rna"].obs["donor"] = cite["rna"].obs["donor"].where(np.arange(30) > 2)
-    with pytest.raises(ValueError, match="3 cells have no batch"):
+    with pytest.raises(ValueError, match=r"3 of \d+ cells have no batch"):
         join_modalities({"": cite}, batch_key="donor")
 
 

@@ -206,7 +206,7 @@ class TestWrongInput:
         with pytest.raises(KeyError, match="labels_key='nothing' is not a column"):
             SCGPTAnnotator.setup_anndata(cells, labels_key="nothing")
         cells.obs.loc["cell3", "known"] = np.nan
-        with pytest.raises(ValueError, match=r"1 cells have no label in .obs\['known'\]; write 'Unknown' there"):
+        with pytest.raises(ValueError, match=r"1 of \d+ cells have no label in .obs\['known'\]; write 'Unknown' there"):
             SCGPTAnnotator.setup_anndata(cells, labels_key="known")
 
     def test_a_model_that_names_no_types(self, cells, golden):
@@ -226,3 +226,31 @@ class TestWrongInput:
         SCGPTAnnotator.setup_anndata(cells, labels_key="known")
         with pytest.warns(UserWarning, match="predictions mean nothing yet"):
             predict(SCGPTAnnotator(cells, **TINY))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pd.Series([3, 10]),
+        pd.Series([3.0, 10.0]),
+        pd.Series([3, 10], dtype="Int64"),
+        pd.Series([True, False], dtype="boolean"),
+        pd.Series(["a", "b"], dtype="string[python]"),
+        pd.Series(["a", "b"], dtype="string[pyarrow]"),
+        pd.Series(pd.Categorical(["b", "a"], categories=["z", "b", "a"])),
+    ],
+    ids=lambda series: repr(series.dtype),
+)
+def test_labels_batches_and_conditions_of_any_type(cells, given, tmp_path):
+    column = given.iloc[np.arange(cells.n_obs) % 2].set_axis(cells.obs_names)
+    cells.obs["kind"] = column
+    SCGPTAnnotator.setup_anndata(cells, labels_key="kind", batch_key="kind", cell_conditions=["kind"])
+    model = SCGPTAnnotator(cells, d_model=16, n_heads=2)
+    model.train(1, enable_progress_bar=False)
+    model.save(tmp_path / "model")
+    known = SCGPTAnnotator.load(tmp_path / "model", cells.copy())
+    assert known.labels == model.labels and all(type(name) is str for name in known.labels)
+    named = model.predict(cells)
+    pd.testing.assert_series_equal(known.predict(cells), named)
+    assert set(named) <= set(model.labels)
+    pd.testing.assert_series_equal(cells.obs["kind"], column, check_names=False)  # is left as it was

@@ -570,7 +570,7 @@ class TestWrongInput:
             predict(perturbation_model, ["A"], scaled)
 
     def test_columns_and_layers(self, perturbation_model, perturbed):
-        with pytest.raises(KeyError, match="no column 'gene'"):
+        with pytest.raises(KeyError, match="perturbation_key='gene' is not a column"):
             SCGPTPerturbation.setup_anndata(perturbed, "gene")
         with pytest.raises(KeyError, match="There is no layer 'log'"):
             SCGPTPerturbation.setup_anndata(perturbed, "perturbation", layer="log")

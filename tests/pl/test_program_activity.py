@@ -173,7 +173,7 @@ def test_it_is_shown_on_request(adata, monkeypatch):
     ("kwargs", "error", "message"),
     [
         ({"programs": ["P1", "P9"]}, KeyError, "programs= names P9; there are P1, P2, P3, P4"),
-        ({"groupby": "type"}, KeyError, "no column 'type' in .obs; there are ['cell_type', 'donor']"),
+        ({"groupby": "type"}, KeyError, "groupby='type' is not a column of .obs; there are ['cell_type', 'donor']"),
         ({"n_programs": 0}, ValueError, "n_programs has to be 1 or more, and is 0"),
         ({"standard_scale": "group"}, ValueError, "standard_scale has to be 'program' or None, and is 'group'"),
     ],

@@ -46,9 +46,9 @@ def test_predictions_are_read_as_they_are(perturbation_model, perturbed):
 
 
 def test_wrong_input(space):
-    with pytest.raises(KeyError, match="no column 'louvain' in .obs"):
+    with pytest.raises(KeyError, match="groupby='louvain' is not a column of .obs"):
         scgpt.tl.dominant_genes(space, "louvain")
-    with pytest.raises(KeyError, match="no column 'gene' in .obs"):
+    with pytest.raises(KeyError, match="perturbation_key='gene' is not a column of .obs"):
         scgpt.tl.dominant_genes(space, perturbation_key="gene")
     with pytest.raises(TypeError, match="Expected an AnnData"):
         scgpt.tl.dominant_genes(space.obs)

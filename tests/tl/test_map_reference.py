@@ -185,7 +185,7 @@ def test_labels_that_cannot_be_transferred(query, reference, model):
     with pytest.raises(ValueError, match="have one label in 'one'"):
         map_reference(query, reference, model=model, labels_key="one")
     reference.obs.loc[reference.obs_names[:3], "type"] = np.nan
-    with pytest.raises(ValueError, match=r"3 of 90 cells of the reference have no label in \.obs\['type'\]"):
+    with pytest.raises(ValueError, match=r"3 of 90 cells have no label in reference\.obs\['type'\]"):
         map_reference(query, reference, model=model)
     reference = reference[reference.obs["type"].notna()].copy()
     map_reference(query, reference, model=model)

@@ -233,7 +233,7 @@ class TestWrongInput:
             perturb(perturbed[30:].copy(), ["A"], model=perturbation_model)
         with pytest.raises(ValueError, match=r"No cell of .obs\['perturbation'\] is 'ctrl'"):
             learn(perturbed, ["A"], control="ctrl")
-        with pytest.raises(KeyError, match="no column 'gene'"):
+        with pytest.raises(KeyError, match="perturbation_key='gene' is not a column"):
             learn(perturbed, ["A"], perturbation_key="gene")
         with pytest.raises(TypeError, match="Expected an AnnData"):
             perturb("cells.h5ad", ["A"], model=perturbation_model)

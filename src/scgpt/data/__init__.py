@@ -7,7 +7,8 @@ from ._binning import bin_values, unbin_values, values_of_bins
 from ._by_name import by_name
 from ._cell_conditions import CellConditions
 from ._cells import Cells, dask_matrix
-from ._checks import check_anndata, check_mudata
+from ._checks import check_anndata, check_layer, check_mudata
+from ._columns import as_categories, as_text, column_of, without_missing
 from ._conditions import Conditions, conditions_of_genes
 from ._features import StudyExpression, accessible_peaks, variable_genes
 from ._gene_sets import GeneSets
@@ -50,13 +51,17 @@ __all__ = [
     "accessible_peaks",
     "add_unknown",
     "aligned",
+    "as_categories",
+    "as_text",
     "bin_values",
     "by_name",
     "check_anndata",
+    "check_layer",
     "check_linked",
     "check_log_normalised",
     "check_measured",
     "check_mudata",
+    "column_of",
     "conditions_of_genes",
     "dask_matrix",
     "derive_key",
@@ -89,4 +94,5 @@ __all__ = [
     "uniform_of",
     "values_of_bins",
     "variable_genes",
+    "without_missing",
 ]

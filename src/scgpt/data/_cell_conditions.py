@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from scgpt._messages import listed
 
+from ._columns import column_of
+
 
 @dataclass(frozen=True, eq=False)
 class CellConditions:
@@ -39,9 +41,12 @@ class CellConditions:
         columns = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
         categories = {}
         for column in columns:
-            if column not in obs:
-                raise KeyError(f"cell_conditions={column!r} is not a column of .obs; there are {list(obs.columns)}.")
-            own = obs[column].astype("category").cat.remove_unused_categories().cat.categories
+            own = (
+                column_of(obs, column, "cell_conditions")
+                .astype("category")
+                .cat.remove_unused_categories()
+                .cat.categories
+            )
             if not len(own):
                 raise ValueError(f"No cell has a condition in .obs[{column!r}].")
             categories[column] = own.to_numpy(dtype=None if pd.api.types.is_numeric_dtype(own) else object)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scgpt._token_batch import TokenBatch
 
+from ._checks import check_layer
 from ._conditions import Conditions
 from ._masking import add_unknown
 from ._measured import levels_of_genes, measured_tokens
@@ -193,15 +194,14 @@ class _Block:
 
 def _row_reader(adata: AnnData, layer: str | None) -> RowReader:
     """Return a function from sorted row numbers to these rows."""
-    layers = [str(key) for key in list(adata.layers.keys()) if key is not None]  # None is .X
-    if layer is not None and layer not in layers:
-        raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
+    check_layer(adata, layer)
     whole = adata._adata_ref  # of a view, what it is a view of; anndata has no public way to ask
     if whole is not None and _is_stored(whole.X if layer is None else whole.layers[layer]):
         # Asked for its matrix, a view would load all of it, and for some selections the whole file.
         return _rows_of_view(_row_reader(whole, layer), whole.shape, (adata._oidx, adata._vidx))
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
+        layers = [key for key in adata.layers.keys() if key is not None]
         raise ValueError(f"adata.X is empty; name the layer with the expression by layer=, one of {layers}.")
     if isinstance(matrix, CSCDataset):
         return lambda index: _rows_of_csc(matrix, index)

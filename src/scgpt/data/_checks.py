@@ -40,6 +40,19 @@ def raise_for_values(flags: NDArray[np.uint8], cell_index: NDArray[np.int64]) ->
             raise ValueError(f"The expression matrix {text} First such cells: rows {cells[:5].tolist()}.")
 
 
+def check_layer(adata: AnnData, layer: str | None) -> None:
+    """Raise for a layer that is not there.
+
+    Raises
+    ------
+    KeyError
+        With the layers that there are.
+    """
+    layers = [str(key) for key in adata.layers.keys() if key is not None]  # None is .X
+    if layer is not None and layer not in layers:
+        raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
+
+
 def check_anndata(adata: object) -> None:
     """Raise for what is not an AnnData.
 

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from ._columns import as_text, without_missing
 from ._features import FeatureChoice, accessible_peaks, all_features, variable_genes
 from ._mudata import name_modalities, obs_column, rows_of_modality
 from ._multi_cells import MODALITIES
@@ -137,9 +138,8 @@ def _batches(mdata: MuData, name: str, batch_key: str | None, *, several: bool) 
         if several:  # a study is a batch itself
             return pd.Series(name, index=mdata.obs_names)
         raise
-    if missing := int(batches.isna().sum()):
-        raise ValueError(f"{missing} cells have no batch in .obs[{batch_key!r}]; fill or drop them.")
-    return f"{name}:" + batches.astype(str) if name else batches.astype(str)
+    names = as_text(without_missing(batches, batch_key, "batch"), batch_key)
+    return f"{name}:" + names if name else names
 
 
 def _write_values(part: AnnData, values: str, batch_key: str) -> None:

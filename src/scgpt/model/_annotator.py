@@ -15,7 +15,7 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import BaseModelClass
 
 from scgpt._messages import inform, warn_user
-from scgpt.data import GeneMatch
+from scgpt.data import GeneMatch, as_text
 from scgpt.hub import Checkpoint
 from scgpt.module import Cls, Objective, make_objectives
 from scgpt.nn import start_from_genes
@@ -135,7 +135,7 @@ class SCGPTAnnotator(SCGPT):
             When a cell's label is missing, or the known cells are of fewer than two types.
         """
         if labels_key in adata.obs and "source_registry" not in kwargs:
-            known = set(pd.Series(adata.obs[labels_key]).dropna().unique()) - {unlabeled_category}
+            known = set(as_text(pd.Series(adata.obs[labels_key]), labels_key).dropna()) - {str(unlabeled_category)}
             if len(known) < 2:
                 raise ValueError(
                     f".obs[{labels_key!r}] names {len(known)} cell types beside {unlabeled_category!r} (the "

@@ -25,9 +25,11 @@ from scgpt.data import (
     MultiCells,
     TokenBatch,
     Tokenizer,
+    as_text,
     in_memory,
     match_genes,
     measured_by,
+    without_missing,
 )
 from scgpt.module import ScGPTModule
 from scgpt.train import ahead
@@ -338,15 +340,13 @@ class EmbeddingMixin:
                 f"This model {what}, but the checkpoint does not name its batches; "
                 "fine-tune it on your data (from_pretrained(..., adata, fresh=['input_norm', ...])) first."
             )
-        column, known = state["original_key"], pd.Index(state["categorical_mapping"])
+        column = state["original_key"]
         if column not in adata.obs:
             raise KeyError(f"This model {what}: .obs[{column!r}] must name each cell's batch.")
-        if missing := int(adata.obs[column].isna().sum()):
-            raise ValueError(f"{missing} cells have no batch in .obs[{column!r}]; fill or drop them.")
-        # Numbers that name batches are known again as text, which integrate makes of them.
-        labels = known.astype(str).get_indexer(pd.Index(adata.obs[column].astype(str)))
+        names = as_text(without_missing(pd.Series(adata.obs[column]), column, "batch"), column)
+        labels = pd.Index(state["categorical_mapping"], dtype=object).get_indexer(pd.Index(names))
         if (labels < 0).any():
-            strange = sorted(set(adata.obs[column][labels < 0].astype(str)))
+            strange = sorted(set(names[labels < 0]))
             raise ValueError(
                 f".obs[{column!r}] names batches that the model was not trained on: {strange[:5]}. "
                 f"{type(self).__name__}.load_query_data(adata, model) makes room for them."

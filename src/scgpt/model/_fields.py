@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import rich.table
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
-from scvi.data.fields import BaseAnnDataField, LayerField
+from scvi.data.fields import BaseAnnDataField, CategoricalObsField, LabelsWithUnlabeledObsField, LayerField
 
-from scgpt.data import check_linked, rows_of_modality
+from scgpt.data import as_categories, check_linked, rows_of_modality
 
 
 class ExpressionField(LayerField):
@@ -26,6 +27,38 @@ class ExpressionField(LayerField):
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         """Register another data set, whatever its genes."""
         return self.register_field(adata_target)
+
+
+class NamesField(CategoricalObsField):
+    """A column whose values are names: those of another data set are known again, whatever their type."""
+
+    def register_field(self, adata: AnnData | MuData) -> dict[str, Any]:
+        """Number the names."""
+        with _in_text(adata, self._original_attr_key):
+            return super().register_field(adata)
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData | MuData, **kwargs: Any) -> dict[str, Any]:
+        """Number the names of another data set alike."""
+        with _in_text(adata_target, self._original_attr_key):
+            return super().transfer_field(state_registry, adata_target, **kwargs)
+
+
+class LabelsField(NamesField, LabelsWithUnlabeledObsField):
+    """Such a column, of which one name says that a cell's is not known."""
+
+
+@contextmanager
+def _in_text(adata: AnnData | MuData, column: str) -> Iterator[None]:
+    """Let a column hold text for as long as scvi-tools reads it."""
+    if column not in adata.obs:
+        yield
+        return
+    given: Any = adata.obs[column]
+    adata.obs[column] = as_categories(given, column)
+    try:
+        yield
+    finally:
+        adata.obs[column] = given
 
 
 class ModalitiesField(BaseAnnDataField):

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from scgpt._messages import listed, warn_user
-from scgpt.data import Cells, GeneMatch, derive_key, in_memory, unbin_values, uniform_of, values_of_bins
+from scgpt.data import Cells, GeneMatch, column_of, derive_key, in_memory, unbin_values, uniform_of, values_of_bins
 
 from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin
 from ._passes import Precision, in_precision, tokens_per_pass
@@ -330,9 +330,7 @@ def _prompts_of(
     for name, number in (("n_cells", n_cells), ("n_averaged", n_averaged)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, not {number}.")
-    if groupby not in adata.obs:
-        raise KeyError(f"groupby={groupby!r} is not a column of .obs; there are {list(adata.obs.columns)}.")
-    column = pd.Series(adata.obs[groupby]).astype("category")
+    column = column_of(adata.obs, groupby, "groupby").astype("category")
     rows_of = {str(name): np.flatnonzero(column == name) for name in column.cat.categories}
     rows_of = {name: rows for name, rows in rows_of.items() if len(rows)}
     chosen = list(rows_of) if groups is None else [groups] if isinstance(groups, str) else [str(g) for g in groups]

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._manager import AnnDataManagerValidationCheck
-from scvi.data.fields import CategoricalObsField
 from scvi.model.base import BaseModelClass
 
 from scgpt import hub
@@ -38,12 +37,13 @@ from scgpt.data import (
     own_names,
     read_mapping,
     rows_of_modality,
+    without_missing,
 )
 from scgpt.hub import Checkpoint
 
 from ._base import BaseSCGPT
 from ._embedding import _rows
-from ._fields import ModalitiesField
+from ._fields import ModalitiesField, NamesField
 from ._passes import Precision
 from ._translation import TranslationMixin, token_name
 
@@ -156,8 +156,8 @@ class MultiSCGPT(TranslationMixin, BaseSCGPT):
             raise ValueError(f"layers= names {unknown}; the modalities are {list(modalities)}.")
         if batch_key is not None and batch_key not in mdata.obs:
             mdata.obs[batch_key] = obs_column(mdata, batch_key)
-        if batch_key is not None and (missing := int(mdata.obs[batch_key].isna().sum())):
-            raise ValueError(f"{missing} cells have no batch in mdata.obs[{batch_key!r}]; fill or drop them.")
+        if batch_key is not None:
+            without_missing(mdata.obs[batch_key], batch_key, "batch", "mdata.obs")
         if measured_key is not None and kwargs.get("source_registry") is None:
             for name in modalities.values():
                 part = mdata.mod[name]
@@ -166,8 +166,8 @@ class MultiSCGPT(TranslationMixin, BaseSCGPT):
         manager = AnnDataManager(
             fields=[
                 ModalitiesField(modalities, layers),
-                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-                CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, None),
+                NamesField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                NamesField(REGISTRY_KEYS.LABELS_KEY, None),
             ],
             setup_method_args=setup_method_args,
             validation_checks=AnnDataManagerValidationCheck(check_fully_paired_mudata=False),

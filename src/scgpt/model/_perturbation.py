@@ -186,9 +186,6 @@ class SCGPTPerturbation(ResponseMixin, BaseSCGPT):
         if treatments != "all":
             treatments = [treatments] if isinstance(treatments, str) else list(treatments)
         setup_method_args = cls._get_setup_method_args(**locals())
-        if layer is not None and layer not in adata.layers:
-            layers = [key for key in adata.layers.keys() if key is not None]
-            raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
         check_log_normalised(adata, layer)
         names = PerturbationNames(perturbation_key, control, sep, direction_column=direction_key)
         manager = AnnDataManager(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scvi.data.fields import BaseAnnDataField
 
 from scgpt._messages import listed, warn_user
-from scgpt.data import GeneVocab, Marks, Pairing, ids_of, in_memory
+from scgpt.data import GeneVocab, Marks, Pairing, as_text, column_of, ids_of, in_memory, without_missing
 from scgpt.metrics import perturbed_by
 
 PERTURBATIONS_KEY = "perturbations"
@@ -108,20 +108,15 @@ class PerturbationNames:
         ValueError
             When cells have no perturbation, a name no sense, or a direction is not known.
         """
-        for column in filter(None, (self.column, self.direction_column)):
-            if column not in obs:
-                raise KeyError(f"There is no column {column!r} in .obs; there are {list(obs.columns)}.")
-        given = pd.Series(obs[self.column])
-        if missing := int(given.isna().sum()):
-            raise ValueError(f"{missing} cells have no perturbation in .obs[{self.column!r}]; leave them out.")
-        given = given.astype(str)
+        given = without_missing(column_of(obs, self.column, "perturbation_key"), self.column, "perturbation")
+        given = as_text(given, self.column)
         canonical = {name: self.sep.join(self._parts(name)) or self.control for name in given.unique()}
         names = given.map(canonical)
         directions = pd.Series("", index=names.index)
         if self.direction_column is not None:
             has_genes = names.map({name: bool(self.genes(name)) for name in names.unique()})
-            given = pd.Series(obs[self.direction_column])
-            directions = given.astype(str).where(given.notna() & has_genes, "")
+            given = as_text(column_of(obs, self.direction_column, "direction_key"), self.direction_column)
+            directions = given.where(given.notna() & has_genes, "")
             if strange := sorted(set(directions) - {"", *self.directions}):
                 raise ValueError(f".obs[{self.direction_column!r}] has directions that are not known: {strange}.")
         return pd.DataFrame({"name": names, "direction": directions})
@@ -159,10 +154,9 @@ class PerturbationField(BaseAnnDataField):
     def _read(self, obs: pd.DataFrame) -> dict[str, Any]:
         names = self._names
         if names.direction_column is not None:
-            if names.direction_column not in obs:
-                raise KeyError(f"direction_key={names.direction_column!r} is not a column of .obs.")
+            given = as_text(column_of(obs, names.direction_column, "direction_key"), names.direction_column)
             perturbed = replace(names, direction_column=None).of(obs)["name"].to_numpy() != names.control
-            directions = sorted(set(pd.Series(obs[names.direction_column])[perturbed].dropna().astype(str)))
+            directions = sorted(set(given[perturbed].dropna()))
             names = replace(names, directions=tuple(directions))
         cells = names.of(obs)
         counts = cells["name"].value_counts()
@@ -246,12 +240,10 @@ def pairing_of(obs: pd.DataFrame, is_control: NDArray[np.bool_], within: Sequenc
         raise ValueError("There is no control cell that others could be paired with.")
     groups = np.zeros(len(obs), np.int64)
     if within:
-        if lacking := [column for column in within if column not in obs]:
-            raise KeyError(f"paired_within= names {lacking}, not columns of .obs; there are {list(obs.columns)}.")
-        columns = obs[list(within)]
-        if missing := int(columns.isna().any(axis=1).sum()):
-            raise ValueError(f"{missing} cells have no value in {list(within)}; fill or drop them.")
-        named = columns.astype(str).agg(", ".join, axis=1)
+        columns = [without_missing(column_of(obs, key, "paired_within"), key, "value") for key in within]
+        named = pd.concat([as_text(c, key) for c, key in zip(columns, within, strict=True)], axis=1).agg(
+            ", ".join, axis=1
+        )
         groups = pd.factorize(named)[0].astype(np.int64)
         if without := sorted(set(named) - set(named[is_control])):
             raise ValueError(

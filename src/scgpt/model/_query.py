@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from pandas.api.types import infer_dtype
 from scvi import REGISTRY_KEYS
 from scvi.data._constants import _FIELD_REGISTRIES_KEY, _SETUP_ARGS_KEY
 
-from scgpt.data import TokenBatch, Tokenizer, check_anndata, derive_key
+from scgpt.data import TokenBatch, Tokenizer, as_text, check_anndata, derive_key, without_missing
 from scgpt.module import Objective, ScGPTModule
 from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_batches, fix_all_but_new_batches, gather_statistics
 from scgpt.train import CellOrder, TokenLoader
@@ -102,7 +101,7 @@ class QueryMixin:
             When the query lacks a column or layer that the reference was set up with.
         ValueError
             When the query is a view; when the reference does not name its batches; when no gene of the query is in its
-            vocabulary; when cells have no batch, or batches or labels are of another type than the reference's.
+            vocabulary; when cells have no batch.
 
         Examples
         --------
@@ -118,7 +117,7 @@ class QueryMixin:
         known = _batches_of(registry, checkpoint.config)
         reference.match(adata)  # raises where no gene is shared, before anything is written
         setup_args = registry[_SETUP_ARGS_KEY]
-        _check_batches(adata, setup_args["batch_key"], known)
+        _check_batches(adata, setup_args["batch_key"])
         _complete_labels(adata, registry)
 
         cls.setup_anndata(adata, source_registry=registry, extend_categories=True, **setup_args)  # type: ignore[attr-defined]
@@ -219,8 +218,8 @@ def _batches_of(registry: dict[str, Any], config: ScGPTConfig) -> np.ndarray:
     return names
 
 
-def _check_batches(adata: AnnData, column: str | None, known: np.ndarray) -> None:
-    """Raise where the query does not name its batches in the way the reference does."""
+def _check_batches(adata: AnnData, column: str | None) -> None:
+    """Raise where the query does not name its batches."""
     if column is None:
         return
     if column not in adata.obs:
@@ -228,19 +227,7 @@ def _check_batches(adata: AnnData, column: str | None, known: np.ndarray) -> Non
             f"The reference was set up with batch_key={column!r}; the query lacks .obs[{column!r}]. Name the batch of "
             "each of its cells there."
         )
-    if missing := int(adata.obs[column].isna().sum()):
-        raise ValueError(f"{missing} cells of the query have no batch in .obs[{column!r}]; fill or drop them.")
-    _check_type("batches", adata, column, known)
-
-
-def _check_type(what: str, adata: AnnData, column: str, known: np.ndarray) -> None:
-    """Raise for names of another type than the reference's: "1" would not be known as 1."""
-    theirs, ours = (infer_dtype(list(names)) for names in (known, adata.obs[column].unique()))
-    if ours not in (theirs, "empty"):  # setup_anndata tells of names that are missing
-        raise ValueError(
-            f"The reference's {what} are of type {theirs}, such as {str(known[0])!r}, and those in .obs[{column!r}] of "
-            f"the query of type {ours}: none would be known again. Convert the column."
-        )
+    without_missing(pd.Series(adata.obs[column]), column, "batch", "adata.obs")
 
 
 def check_categories(
@@ -258,9 +245,9 @@ def check_categories(
         column = registry[_SETUP_ARGS_KEY].get(argument)
         if column is None or column not in adata.obs:
             continue
-        names = adata.obs[column].dropna()
+        names = as_text(adata.obs[column].dropna(), column)
         known = registry[_FIELD_REGISTRIES_KEY][key]["state_registry"]["categorical_mapping"]
-        if strange := sorted(set(names[~names.isin(known)].astype(str))):
+        if strange := sorted(set(names[~names.isin(known)])):
             raise ValueError(
                 f".obs[{column!r}] names {what} that the model was not trained on: {strange[:5]}. {remedy}"
             )
@@ -275,19 +262,9 @@ def _complete_labels(adata: AnnData, registry: dict[str, Any]) -> None:
     if column is None:
         return
     state = registry[_FIELD_REGISTRIES_KEY][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
-    known, unlabelled = state["categorical_mapping"], state.get("unlabeled_category")
-    if column in adata.obs:
-        _check_type("labels", adata, column, known)
-        if unlabelled is not None:
-            check_categories(adata, registry, [REGISTRY_KEYS.LABELS_KEY])
-        return
-    if unlabelled is not None:
-        adata.obs[column] = pd.Categorical([unlabelled] * adata.n_obs)
-        return
-    if infer_dtype(list(known)) != "string":
-        raise KeyError(
-            f"The reference was set up with labels_key={column!r}; the query lacks .obs[{column!r}], and "
-            f"{_UNLABELLED!r} does not go with labels such as {known[0]}. Write the column."
-        )
-    adata.obs[column] = pd.Categorical([_UNLABELLED] * adata.n_obs)
-    logger.info("The query has no labels; .obs[%r] is set to %r.", column, _UNLABELLED)
+    unlabelled = state.get("unlabeled_category")
+    if column not in adata.obs:
+        adata.obs[column] = pd.Categorical([unlabelled or _UNLABELLED] * adata.n_obs)
+        logger.info("The query has no labels; .obs[%r] is set to %r.", column, unlabelled or _UNLABELLED)
+    elif unlabelled is not None:
+        check_categories(adata, registry, [REGISTRY_KEYS.LABELS_KEY])

@@ -11,14 +11,23 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._constants import _SETUP_ARGS_KEY
-from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField
 
-from scgpt.data import GeneVocab, check_anndata, check_measured, in_memory, own_names, read_mapping
+from scgpt.data import (
+    GeneVocab,
+    check_anndata,
+    check_layer,
+    check_measured,
+    column_of,
+    in_memory,
+    own_names,
+    read_mapping,
+    without_missing,
+)
 
 from ._attention import AttentionMixin
 from ._base import BaseSCGPT
 from ._conditions import ConditionsField
-from ._fields import ExpressionField
+from ._fields import ExpressionField, LabelsField, NamesField
 from ._gene_context import GeneContextMixin
 from ._generation import GenerationMixin
 from ._query import QueryMixin
@@ -123,26 +132,22 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
         setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)
         setup_method_args[_SETUP_ARGS_KEY]["gene_conditions"] = conditions.source
-        if layer is not None and layer not in adata.layers:
-            layers = [key for key in adata.layers.keys() if key is not None]
-            raise KeyError(f"There is no layer {layer!r}; there are {layers} and .X (layer=None).")
+        check_layer(adata, layer)
         for key, column in (("batch_key", batch_key), ("labels_key", labels_key)):
-            if column is not None and column not in adata.obs:
-                raise KeyError(f"{key}={column!r} is not a column of .obs; there are {list(adata.obs.columns)}.")
-            if column is not None and (missing := int(adata.obs[column].isna().sum())):
+            if column is not None:
                 what = key.removesuffix("_key").removesuffix("s")
                 fill = f"write {unlabeled_category!r} there" if what == "label" and unlabeled_category else "fill"
-                raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; {fill} or drop them.")
+                without_missing(column_of(adata.obs, column, key), column, what, fill=fill)
         # Another data set than the one of the registry may have measured all its genes.
         if measured_key is not None and (measured_key in adata.varm or kwargs.get("source_registry") is None):
             check_measured(adata, measured_key, None if batch_key is None else pd.Series(adata.obs[batch_key]))
         manager = AnnDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),
-                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-                CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key)
+                NamesField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                NamesField(REGISTRY_KEYS.LABELS_KEY, labels_key)
                 if unlabeled_category is None
-                else LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
+                else LabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, str(unlabeled_category)),
                 conditions,
             ],
             setup_method_args=setup_method_args,

@@ -30,11 +30,9 @@ def marker_genes(
     import scanpy as sc
     from anndata import AnnData
 
-    from scgpt.data import expression_of
+    from scgpt.data import column_of, expression_of
 
-    if groupby not in adata.obs:
-        raise KeyError(f"There is no column {groupby!r} in .obs; there are {list(adata.obs.columns)}.")
-    column = pd.Series(adata.obs[groupby]).astype("category")
+    column = column_of(adata.obs, groupby, "groupby").astype("category")
     sizes = column.value_counts()
     groups = [name for name in column.cat.categories if sizes[name] > 1]
     if len(groups) < 2:

@@ -130,7 +130,7 @@ def program_activity(
 
 def _activity(adata: AnnData, groupby: str | None) -> pd.DataFrame:
     """Return mean scores, programs by groups."""
-    import pandas as pd
+    from scgpt.data import column_of
 
     if groupby is None:
         found = written(adata.uns, "scgpt_programs", ".uns", _CALL)
@@ -139,10 +139,9 @@ def _activity(adata: AnnData, groupby: str | None) -> pd.DataFrame:
                 "There is no 'activity' in .uns['scgpt_programs']: name a column of .obs with groups of cells by groupby=."
             )
         return written_table(found, "activity", ".uns['scgpt_programs']", _CALL, []).T
-    if groupby not in adata.obs:
-        raise KeyError(f"There is no column {groupby!r} in .obs; there are {list(adata.obs.columns)}.")
+    groups = column_of(adata.obs, groupby, "groupby")
     scores = written_table(adata.obsm, "scgpt_program_scores", ".obsm", _CALL, [])
-    return scores.groupby(pd.Series(adata.obs[groupby]), observed=True).mean().T
+    return scores.groupby(groups, observed=True).mean().T
 
 
 def _chosen(table: pd.DataFrame, programs: str | Iterable[str] | None, n_programs: int) -> pd.DataFrame:

@@ -243,18 +243,14 @@ def _known_cells(
     from anndata import AnnData
 
     from scgpt._messages import inform, listed, warn_user
-    from scgpt.data import Study, check_anndata, in_memory, match_genes
+    from scgpt.data import Study, as_text, check_anndata, column_of, in_memory, match_genes
     from scgpt.model import SCGPT
 
     source, what = (adata, "adata") if reference is None else (reference, "reference")
     check_anndata(source)
-    if labels_key not in source.obs:
-        raise KeyError(
-            f"labels_key={labels_key!r} is not a column of {what}.obs; there are {list(source.obs.columns)}."
-        )
-    labels = pd.Series(source.obs[labels_key])
-    known = (labels.notna() & ~labels.astype(str).isin(["", str(unlabeled_category)])).to_numpy()
-    labels = labels[known].astype(str)
+    labels = as_text(column_of(source.obs, labels_key, "labels_key", f"{what}.obs"), labels_key, f"{what}.obs")
+    known = (labels.notna() & ~labels.isin(["", str(unlabeled_category)])).to_numpy()
+    labels = labels[known]
     support = labels.value_counts()
     if len(support) < 2:
         raise ValueError(

@@ -24,18 +24,6 @@ def target(adata: AnnData, copy: bool) -> AnnData:
     return adata
 
 
-def check_column(adata: AnnData, column: str | None, argument: str) -> None:
-    """Raise where ``.obs`` lacks a column that an argument names.
-
-    Raises
-    ------
-    KeyError
-        With the columns that there are.
-    """
-    if column is not None and column not in adata.obs:
-        raise KeyError(f"{argument}={column!r} is not a column of .obs; there are {list(adata.obs.columns)}.")
-
-
 def refuse_own(own: Iterable[str], train_kwargs: Mapping[str, Any], verb: str) -> None:
     """Raise for arguments of a training that a verb has itself.
 

@@ -192,18 +192,14 @@ def _groups(
     adata: AnnData, groupby: str | None, control: str | None, groups: str | Iterable[str] | None
 ) -> pd.Series | None:
     """Return the group of each cell that has a say, missing for others."""
-    import pandas as pd
-
-    from ._arguments import check_column
+    from scgpt.data import as_text, column_of
 
     if groupby is None:
         if control is not None or groups is not None:
             raise ValueError("control= and groups= are groups of a column of .obs; name it by groupby=.")
         return None
-    check_column(adata, groupby, "groupby")
-    column = pd.Series(adata.obs[groupby])
-    present = column.notna()
-    names = column.astype(str).where(present)
+    column = column_of(adata.obs, groupby, "groupby")
+    names = as_text(column, groupby)
     known = set(map(str, column.cat.categories)) if column.dtype == "category" else set(names.dropna())
     asked = [groups] if isinstance(groups, str) else None if groups is None else [str(g) for g in groups]
     wanted = ([] if control is None else [str(control)]) + (sorted(set(names.dropna())) if asked is None else asked)

@@ -61,17 +61,15 @@ def dominant_genes(
     """
     import pandas as pd
 
-    from scgpt.data import check_anndata
+    from scgpt.data import as_text, check_anndata, column_of
     from scgpt.metrics import perturbed_by
 
     from ._arguments import target
 
     check_anndata(adata)
-    for column in (groupby, perturbation_key):
-        if column not in adata.obs:
-            raise KeyError(f"There is no column {column!r} in .obs; there are {list(adata.obs.columns)}.")
+    names = as_text(column_of(adata.obs, perturbation_key, "perturbation_key"), perturbation_key)
+    clusters = column_of(adata.obs, groupby, "groupby").astype(object)
     adata = target(adata, copy)
-    names, clusters = pd.Series(adata.obs[perturbation_key]).astype(str), pd.Series(adata.obs[groupby]).astype(object)
     gene_of, share_of = {}, {}
     for cluster, own in names.groupby(clusters):
         counts = Counter(gene for name in own for gene in perturbed_by(name, control=control, sep=sep))

@@ -116,10 +116,10 @@ def gene_programs(
     """
     import pandas as pd
 
-    from scgpt.data import check_anndata, expression_of
+    from scgpt.data import check_anndata, column_of, expression_of
     from scgpt.model import SCGPT
 
-    from ._arguments import check_column, target
+    from ._arguments import target
     from ._chosen_genes import choose_genes
     from ._gene_graph import clusters_of, graph_of, no_programs, programs_of
     from ._gene_points import points_of, write_points
@@ -127,7 +127,7 @@ def gene_programs(
     from ._provenance import fingerprint, genes_of, record
 
     check_anndata(adata)
-    check_column(adata, groupby, "groupby")
+    groups = None if groupby is None else column_of(adata.obs, groupby, "groupby")
     if n_runs < 1:
         raise ValueError(f"n_runs must be at least 1, not {n_runs}.")
     adata = target(adata, copy)
@@ -159,8 +159,7 @@ def gene_programs(
         index=pd.Index(names, name="program"),
     )
     result = {"table": table, "adjusted_rand": _agreement(runs), "background": var_names[rows]}
-    if groupby is not None:
-        groups = pd.Series(adata.obs[groupby]).astype("category").cat.remove_unused_categories()
+    if groups is not None:
         means = scores.groupby(groups.to_numpy(), observed=True).mean()
         result["activity"] = means.set_axis(means.index.astype(str)).rename_axis(groupby)
     program = np.full(adata.n_vars, -1)

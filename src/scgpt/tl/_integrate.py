@@ -307,7 +307,7 @@ def _study(
     """Return one data set with the names of its genes and batches."""
     import pandas as pd
 
-    from scgpt.data import Study, in_memory, match_genes, own_names
+    from scgpt.data import Study, as_text, column_of, in_memory, match_genes, own_names, without_missing
 
     var = in_memory(adata.var)
     if checkpoint is None:
@@ -315,16 +315,11 @@ def _study(
     else:
         tokens = match_genes(var, checkpoint.vocab, gene_key=gene_key, gene_mapping=gene_mapping).token_ids
         genes = [checkpoint.vocab.tokens[i] if i >= 0 else "" for i in tokens]
-    if batch_key in adata.obs:
-        batches = pd.Series(adata.obs[batch_key])
-        if missing := int(batches.isna().sum()):
-            raise ValueError(f"{missing} cells have no batch in .obs[{batch_key!r}]; fill or drop them.")
-        batches = batches.astype(str)
-        batches = f"{name}:" + batches if name else batches
-    elif name:
+    if name and batch_key not in adata.obs:  # a study is a batch itself
         batches = pd.Series(name, index=adata.obs_names)
     else:
-        raise KeyError(f"batch_key={batch_key!r} is not a column of .obs; there are {list(adata.obs.columns)}.")
+        batches = as_text(without_missing(column_of(adata.obs, batch_key, "batch_key"), batch_key, "batch"), batch_key)
+        batches = f"{name}:" + batches if name else batches
     return Study(adata, genes, batches, layer)
 
 

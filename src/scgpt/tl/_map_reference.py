@@ -188,22 +188,14 @@ def _check_reference(reference: AnnData | ReferenceIndex, labels_key: str, k: in
     """Raise, before anything is embedded, for a reference that cannot label cells."""
     import numpy as np
 
+    from scgpt.data import column_of, without_missing
     from scgpt.index import ReferenceIndex
 
     if isinstance(reference, ReferenceIndex):
         n, n_labels = len(reference), len(np.unique(reference.codes(labels_key)))
     else:
-        if labels_key not in reference.obs:
-            raise KeyError(
-                f"labels_key={labels_key!r} is not a column of the reference's .obs; there are "
-                f"{list(map(str, reference.obs.columns))}."
-            )
-        labels = reference.obs[labels_key]
-        if missing := int(labels.isna().sum()):
-            raise ValueError(
-                f"{missing} of {len(labels)} cells of the reference have no label in .obs[{labels_key!r}]. Leave them "
-                f"out, reference[reference.obs[{labels_key!r}].notna()], or give them one."
-            )
+        labels = column_of(reference.obs, labels_key, "labels_key", "reference.obs")
+        without_missing(labels, labels_key, "label", "reference.obs")
         n, n_labels = reference.n_obs, labels.nunique()
     if n == 0:
         raise ValueError("The reference has no cells.")

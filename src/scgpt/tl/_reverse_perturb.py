@@ -151,7 +151,7 @@ def _states(target_state: AnnData | pd.Series, groupby: str | None, layer: str |
     import pandas as pd
     from anndata import AnnData
 
-    from scgpt.data import Cells, check_log_normalised, in_memory
+    from scgpt.data import Cells, as_text, check_log_normalised, column_of, in_memory
 
     if isinstance(target_state, pd.Series):
         if twice := sorted(set(target_state.index[target_state.index.duplicated()])):
@@ -159,16 +159,14 @@ def _states(target_state: AnnData | pd.Series, groupby: str | None, layer: str |
         return target_state.astype(float).to_frame("").T
     if not isinstance(target_state, AnnData):
         raise TypeError(f"target_state must be an AnnData or a Series, not {type(target_state).__name__}.")
-    if groupby is not None and groupby not in target_state.obs:
-        raise KeyError(f"groupby={groupby!r} is not a column of target_state.obs.")
     if not target_state.n_obs:
         raise ValueError("target_state has no cell.")
     layer = None if layer == "X" else layer
     check_log_normalised(target_state, layer, "target_state: the")
     labels = np.full(target_state.n_obs, "", dtype=object)
     if groupby is not None:
-        given = pd.Series(in_memory(target_state.obs)[groupby])
-        labels = given.astype(object).where(given.isna(), given.astype(str)).to_numpy()
+        given = column_of(in_memory(target_state.obs), groupby, "groupby", "target_state.obs")
+        labels = as_text(given, groupby, "target_state.obs").to_numpy()
     cells = Cells(target_state, np.arange(target_state.n_vars), layer=layer)
     means = {
         state: np.asarray(cells.rows(np.flatnonzero(labels == state)).mean(axis=0, dtype=np.float64)).ravel()
