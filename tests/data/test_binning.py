@@ -126,7 +126,7 @@ def test_values_that_are_no_expression_are_refused(value):
 
 
 def test_too_few_bins_are_refused():
-    with pytest.raises(ValueError, match="n_bins must be at least 3, not 2"):
+    with pytest.raises(ValueError, match="n_bins must be a whole number of at least 3, not 2"):
         bin_values([1.0], 2)
 
 

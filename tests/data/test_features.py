@@ -115,7 +115,7 @@ def test_a_study_without_any_value_has_no_favourites(matrix):
 
 
 def test_no_gene_at_all_is_refused(matrix):
-    with pytest.raises(ValueError, match="At least one feature"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
         variable_genes([study(matrix)], 0)
 
 

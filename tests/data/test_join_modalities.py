@@ -115,7 +115,7 @@ def test_peaks_that_are_open_in_most_cells():
     # a .75 and c .5 of the first, b (.25 + 1) / 2 of both, d 0 of the second
     assert accessible_peaks(studies, 2) == ["a", "b"]
     assert accessible_peaks(studies, 3) == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="At least one feature"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
         accessible_peaks(studies, 0)
 
 

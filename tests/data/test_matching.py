@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scgpt.data import GeneVocab, match_genes
+from scgpt.data import GeneVocab, match_genes, read_mapping
 from scgpt.data._matching import USUAL_COLUMNS, own_names
 
 VOCAB = GeneVocab.from_genes(["CD3D", "CD79A", "NKG7", "HLA-DRA", "MATR3"])
@@ -247,3 +247,15 @@ def test_a_match_to_some_genes_alone():
     assert match.token_ids.tolist() == [2, -1, -1, 1]
     assert (match.matched, match.unmatched) == (("NKG7", "CD79A"), ("LYZ", "CD3D"))
     assert match.n_genes == 2
+
+
+@pytest.mark.parametrize("mapping", [3, ["A"], True, object()])
+def test_what_is_no_mapping(mapping):
+    with pytest.raises(TypeError, match="gene_mapping must be a mapping, a Series, or the path of a table"):
+        read_mapping(mapping)
+
+
+def test_a_mapping_that_is_not_there(tmp_path):
+    for path in (tmp_path, tmp_path / "names.tsv"):
+        with pytest.raises(FileNotFoundError, match=f"gene_mapping={str(path)!r} is not a file"):
+            read_mapping(path)

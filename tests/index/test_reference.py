@@ -237,9 +237,9 @@ def test_what_cannot_be_asked(embedded):
     index = ReferenceIndex.from_anndata(embedded(20))
     with pytest.raises(ValueError, match="k=21: it must be at least 1 and at most 20"):
         index.query(embedded(3), k=21)
-    with pytest.raises(ValueError, match="k=0"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, not 0"):
         index.query(embedded(3), k=0)
-    with pytest.raises(ValueError, match="n_probes=0"):
+    with pytest.raises(ValueError, match="n_probes must be a whole number of at least 1, not 0"):
         index.query(embedded(3), n_probes=0)
     with pytest.raises(ValueError, match="have 8 dimensions and the reference 32"):
         index.query(embedded(3, n_dims=8))

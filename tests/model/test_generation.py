@@ -381,7 +381,7 @@ class TestWrongInput:
             ({"genes": []}, ValueError, "no gene to generate: genes is empty"),
             ({}, ValueError, "adata measured all that the model knows"),
             ({"genes": [f"GENE{i}" for i in range(40)]}, ValueError, "No gene is known"),
-            ({"genes": "GENE0", "n_rounds": 0}, ValueError, "n_rounds must be at least 1, not 0"),
+            ({"genes": "GENE0", "n_rounds": 0}, ValueError, "n_rounds must be a whole number of at least 1, not 0"),
             ({"genes": "GENE0", "prompt": "gene"}, ValueError, "prompt must be 'genes', 'cell' or 'both', not 'gene'"),
             ({"embeddings": np.ones((30, 15))}, ValueError, r"\(n_obs, d_model\) = \(30, 16\), not \(30, 15\)"),
             ({"embeddings": np.full((30, 16), np.nan)}, ValueError, "NaN or infinite"),
@@ -390,8 +390,12 @@ class TestWrongInput:
             ({"groupby": "celltype"}, KeyError, "groupby='celltype' is not a column of .obs"),
             ({"groupby": "cell_type", "groups": ["B", "NK"]}, ValueError, r"of the groups \['NK'\]; there are B, T"),
             ({"groupby": "cell_type", "groups": []}, ValueError, "There is no group"),
-            ({"groupby": "cell_type", "n_cells": 0}, ValueError, "n_cells must be at least 1, not 0"),
-            ({"groupby": "cell_type", "n_averaged": 0}, ValueError, "n_averaged must be at least 1, not 0"),
+            ({"groupby": "cell_type", "n_cells": 0}, ValueError, "n_cells must be a whole number of at least 1, not 0"),
+            (
+                {"groupby": "cell_type", "n_averaged": 0},
+                ValueError,
+                "n_averaged must be a whole number of at least 1, not 0",
+            ),
             ({"groupby": "cell_type", "prompt": "both"}, ValueError, "have no known gene"),
         ],
     )

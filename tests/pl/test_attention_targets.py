@@ -178,7 +178,7 @@ def test_it_is_shown_on_request(adata, monkeypatch):
         ("TP53", {}, KeyError, "'TP53' is not among the 4 genes whose attention was read; pass it to"),
         ("DDIT3", {"group": "NK"}, KeyError, "There is no group 'NK'; there are ['control', 'DDIT3+']"),
         ("DDIT3", {"mode": "mean"}, ValueError, "mode must be 'group', 'control', 'perturbed' or 'difference'"),
-        ("DDIT3", {"n_targets": 0}, ValueError, "n_targets must be at least 1, not 0"),
+        ("DDIT3", {"n_targets": 0}, ValueError, "n_targets must be a whole number of at least 1, not 0"),
         ("DDIT3", {"palette": {"up": "red"}}, ValueError, "palette= has colours for ['up']; there are ['higher', "),
         ("DDIT3", {"key": "mine"}, KeyError, "There is no .uns['mine']; call scgpt.tl.attention_network first"),
     ],

@@ -114,7 +114,7 @@ def test_bad_input(grouped_cells, grouped_model):
         programs(grouped_cells, grouped_model, genes=["A0"])
     with pytest.raises(ValueError, match="embedding must be 'input' or 'contextual'"):
         programs(grouped_cells, grouped_model, embedding="output")
-    with pytest.raises(ValueError, match="n_runs must be at least 1"):
+    with pytest.raises(ValueError, match="n_runs must be a whole number of at least 1"):
         programs(grouped_cells, grouped_model, n_runs=0)
     strange = grouped_cells.copy()
     strange.var_names = [*strange.var_names[:-1], "NOT_KNOWN"]

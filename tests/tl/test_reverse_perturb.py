@@ -128,7 +128,7 @@ def test_the_layer_is_that_of_the_model_for_both_data_sets(perturbed):
 class TestWrongInput:
     def test_settings(self, perturbation_model):
         target = pd.Series(START + [2, 1, 0], GENES)
-        with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+        with pytest.raises(ValueError, match="k must be a whole number of at least 1, not 0"):
             reverse(target, k=0)
         with pytest.raises(ValueError, match="metric must be 'cosine' or 'euclidean', not 'l1'"):
             reverse(target, metric="l1")

@@ -3,6 +3,7 @@
 from scgpt._token_batch import TokenBatch
 
 from ._aligned import aligned
+from ._arguments import check_name, check_whole, path_of
 from ._binning import bin_values, unbin_values, values_of_bins
 from ._by_name import by_name
 from ._cell_conditions import CellConditions
@@ -61,6 +62,8 @@ __all__ = [
     "check_log_normalised",
     "check_measured",
     "check_mudata",
+    "check_name",
+    "check_whole",
     "column_of",
     "conditions_of_genes",
     "dask_matrix",
@@ -84,6 +87,7 @@ __all__ = [
     "name_modalities",
     "obs_column",
     "own_names",
+    "path_of",
     "profiles_of",
     "read_gmt",
     "read_mapping",

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._arguments import check_whole
 from ._hashing import derive_key
 from ._kernels import bin_expressed
 
@@ -37,8 +38,7 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
     ``(n_genes,)`` bins.
     """
     row = np.asarray(row, dtype=np.float32)
-    if n_bins < 3:
-        raise ValueError(f"n_bins must be at least 3, not {n_bins}.")
+    check_whole(n_bins, "n_bins", 3)
     if ties not in ("middle", "spread"):
         raise ValueError(f"ties must be 'middle' or 'spread', not {ties!r}.")
     if not (row >= 0).all() or not np.isfinite(row).all():

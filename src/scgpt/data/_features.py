@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from ._arguments import check_whole
 from ._scale import Scale, log_normalised, scale_of_values
 
 # A batch of fewer cells says nothing about which genes vary.
@@ -69,7 +70,7 @@ def variable_genes(studies: Sequence[StudyExpression], n_genes: int) -> list[str
     ValueError
         When ``n_genes`` is below 1.
     """
-    _check_number(n_genes)
+    check_whole(n_genes, "n_genes")
     rating = pd.concat([_rate(study, n_genes) for study in studies]).groupby(level=0).sum(min_count=1)
     rating["dispersion"] /= rating["weight"].clip(lower=1)
     # sort_index first: genes that tie are taken in alphabetical order, whatever that of the data
@@ -96,7 +97,7 @@ def accessible_peaks(studies: Sequence[StudyExpression], n_peaks: int) -> list[s
     ValueError
         When ``n_peaks`` is below 1.
     """
-    _check_number(n_peaks)
+    check_whole(n_peaks, "n_peaks")
     shares = pd.concat([pd.Series((s.rows > 0).getnnz(axis=0) / s.rows.shape[0], index=list(s.genes)) for s in studies])
     mean = shares.groupby(level=0).mean()  # sorts by name, which decides ties
     return sorted(mean.sort_values(ascending=False, kind="stable").index[:n_peaks])
@@ -105,11 +106,6 @@ def accessible_peaks(studies: Sequence[StudyExpression], n_peaks: int) -> list[s
 def all_features(studies: Sequence[StudyExpression], n_features: int) -> list[str]:
     """Return the names of all features, in alphabetical order."""
     return sorted(set().union(*(study.genes for study in studies)))
-
-
-def _check_number(n_features: int) -> None:
-    if n_features < 1:
-        raise ValueError(f"At least one feature must be chosen, not {n_features}.")
 
 
 def _rate(study: StudyExpression, n_genes: int) -> pd.DataFrame:

@@ -155,7 +155,7 @@ def match_genes(
 
 def name_keys(var: pd.DataFrame, gene_key: str | None = None) -> list[str]:
     """Return where gene names are looked for: the column that is named, or the index and the usual columns."""
-    if gene_key is not None and gene_key != INDEX and gene_key not in var:
+    if gene_key is not None and gene_key != INDEX and not (isinstance(gene_key, str) and gene_key in var):
         raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {[INDEX, *map(str, var.columns)]}.")
     if gene_key:
         return [gene_key]
@@ -225,12 +225,16 @@ def read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> 
         mapping = _read_table(mapping)
     elif isinstance(mapping, pd.Series):
         mapping = mapping.dropna()
+    elif not isinstance(mapping, Mapping):
+        raise TypeError(f"gene_mapping must be a mapping, a Series, or the path of a table, not {mapping!r}.")
     names = {str(k): str(v) for k, v in mapping.items()}
     # A table that names versions (ENSG00000000003.15) serves data that does not, and the other way round.
     return {match[1]: v for k, v in names.items() if (match := _ENSEMBL.fullmatch(k))} | names
 
 
 def _read_table(path: str | Path) -> pd.Series:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"gene_mapping={str(path)!r} is not a file.")
     # Such tables come with a header or without; read as a row, a header does no harm.
     table = pd.read_csv(path, sep="\t", header=None, dtype=str)
     if table.shape[1] < 2:

@@ -68,6 +68,8 @@ class Tokenizer:
             raise ValueError(
                 f"max_length must be a whole number of at least 2, <cls> included, not {self.max_length!r}."
             )
+        if not isinstance(self.include_zeros, bool):
+            raise ValueError(f"include_zeros must be True or False, not {self.include_zeros!r}.")
         if self.ties not in ("middle", "spread"):
             raise ValueError(f"ties must be 'middle' or 'spread', not {self.ties!r}.")
 

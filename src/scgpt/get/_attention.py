@@ -113,8 +113,9 @@ def attention_targets(
     """
     import pandas as pd
 
-    if n_targets < 1:
-        raise ValueError(f"n_targets must be at least 1, not {n_targets}.")
+    from scgpt.data import check_whole
+
+    check_whole(n_targets, "n_targets")
     found = _result(adata, key)
     genes = np.array([str(gene) for gene in found["genes"]], dtype=object)
     names = [regulators] if isinstance(regulators, str) else [str(name) for name in regulators]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgpt.data import check_whole
+
 from ._compressed import CompressedStore
 from ._exact import ExactStore
 from ._folder import damaged, read_manifest, write_folder
@@ -318,10 +320,10 @@ class ReferenceIndex:
             When it is by another model or of another width; when a row is zero, NaN or infinite; when there are fewer
             than ``k`` reference cells.
         """
-        if not 1 <= k <= len(self):
+        check_whole(k, "k")
+        check_whole(n_probes, "n_probes")
+        if k > len(self):
             raise ValueError(f"k={k}: it must be at least 1 and at most {len(self)}, the number of reference cells.")
-        if n_probes < 1:
-            raise ValueError(f"n_probes={n_probes}: it must be at least 1.")
         from anndata import AnnData
 
         if isinstance(query, AnnData):

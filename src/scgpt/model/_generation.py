@@ -19,7 +19,17 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from scgpt._messages import listed, warn_user
-from scgpt.data import Cells, GeneMatch, column_of, derive_key, in_memory, unbin_values, uniform_of, values_of_bins
+from scgpt.data import (
+    Cells,
+    GeneMatch,
+    check_whole,
+    column_of,
+    derive_key,
+    in_memory,
+    unbin_values,
+    uniform_of,
+    values_of_bins,
+)
 
 from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin
 from ._passes import Precision, in_precision, tokens_per_pass
@@ -114,8 +124,7 @@ class GenerationMixin(EmbeddingMixin):
         adata = self._given_or_own(adata)
         prompt = resolve_prompt(prompt, embeddings, groupby)
         self._check_can_generate(draw)
-        if n_rounds < 1:
-            raise ValueError(f"n_rounds must be at least 1, not {n_rounds}.")
+        check_whole(n_rounds, "n_rounds")
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
         asked = self._genes_to_generate(genes, match, prompt)
         if prompt != "cell":
@@ -328,8 +337,8 @@ def _prompts_of(
     if groupby is None:
         return in_memory(adata.obs).copy(), list(np.arange(adata.n_obs)[:, None])
     for name, number in (("n_cells", n_cells), ("n_averaged", n_averaged)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}.")
+        if number is not None:
+            check_whole(number, name)
     column = column_of(adata.obs, groupby, "groupby").astype("category")
     rows_of = {str(name): np.flatnonzero(column == name) for name in column.cat.categories}
     rows_of = {name: rows for name, rows in rows_of.items() if len(rows)}

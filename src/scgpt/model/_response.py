@@ -22,6 +22,7 @@ from scgpt.data import (
     Marks,
     Tokenizer,
     check_log_normalised,
+    check_whole,
     derive_key,
     in_memory,
     tokens_of_cells,
@@ -181,8 +182,8 @@ class ResponseMixin:
             When there is none, or none is asked for.
         """
         adata = self._given_or_own(adata)
-        if n_cells is not None and n_cells < 1:
-            raise ValueError(f"n_cells must be at least 1, or None for all, not {n_cells}.")
+        if n_cells is not None:
+            check_whole(n_cells, "n_cells")
         rows = _rows(adata, indices)
         names = replace(self.names, direction_column=None)  # which other data need not have
         if names.column in adata.obs:

@@ -20,7 +20,7 @@ from scvi.train import SaveCheckpoint
 from torch import nn
 
 from scgpt._messages import warn_user
-from scgpt.data import Cells, Tokenizer, derive_key, measured_by
+from scgpt.data import Cells, Tokenizer, check_whole, derive_key, measured_by
 from scgpt.hub import LoadReport
 from scgpt.module import Objective, ScGPTModule, default_objectives, is_generative, make_objectives, reads_levels
 from scgpt.train import (
@@ -232,6 +232,7 @@ class TrainingMixin:
             "freeze": sorted(freeze),
             "lora": str(adapters),
         }
+        check_whole(max_epochs, "max_epochs", 0)
         plan_settings: dict[str, Any] = {"lr": lr, "seed": seed} | dict(plan_kwargs or {})
         trainer_kwargs = {"gradient_clip_val": 1.0, "early_stopping": early_stopping} | trainer_kwargs
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")

@@ -131,7 +131,7 @@ def annotate(
     import pandas as pd
 
     from scgpt._messages import inform
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, path_of
     from scgpt.hub import check_target
     from scgpt.model import SCGPTAnnotator
 
@@ -143,8 +143,8 @@ def annotate(
     if not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence is a probability, from 0 to 1, and not {min_confidence}.")
     if save is not None:
-        check_target(Path(save))  # before the training, not after it
-    adata = target(adata, copy)
+        check_target(path_of(save, "save"))  # before the training, not after it
+    adata = target(adata, copy, key_added)
     layer = None if layer == "X" else layer
     names: dict[str, Any] = {"gene_key": gene_key, "gene_mapping": gene_mapping}
     if labels_key is None and isinstance(model, str | Path):

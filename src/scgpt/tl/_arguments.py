@@ -9,14 +9,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def target(adata: AnnData, copy: bool) -> AnnData:
-    """Return what results are to be written to: the data set itself, or a copy of it in memory.
+def target(adata: AnnData, copy: bool, key_added: str) -> AnnData:
+    """Return what results are to be written to, under a key: the data set itself, or a copy of it in memory.
 
     Raises
     ------
     ValueError
-        For a view of a file, which cannot be written to.
+        For a view of a file, which cannot be written to, or a key that cannot be one.
     """
+    from scgpt.data import check_name
+
+    check_name(key_added, "key_added")
     if copy:
         return adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     if adata.is_view and adata.isbacked:

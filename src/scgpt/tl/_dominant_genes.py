@@ -69,7 +69,7 @@ def dominant_genes(
     check_anndata(adata)
     names = as_text(column_of(adata.obs, perturbation_key, "perturbation_key"), perturbation_key)
     clusters = column_of(adata.obs, groupby, "groupby").astype(object)
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     gene_of, share_of = {}, {}
     for cluster, own in names.groupby(clusters):
         counts = Counter(gene for name in own for gene in perturbed_by(name, control=control, sep=sep))

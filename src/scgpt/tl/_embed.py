@@ -115,7 +115,7 @@ def embed(
     """
     from dataclasses import replace
 
-    from scgpt.data import check_anndata, dask_matrix
+    from scgpt.data import check_anndata, dask_matrix, path_of
     from scgpt.model import SCGPT, resolve_precision
 
     from ._arguments import target
@@ -125,7 +125,7 @@ def embed(
     check_anndata(adata)
     if lazy and store is not None:
         raise ValueError("lazy=True computes nothing, and store=... writes the result: leave out one of the two.")
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
     match = model.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
@@ -148,7 +148,7 @@ def embed(
     if lazy:
         adata.obsm[key_added] = _lazy(matrix, embedder)
     elif store is not None:
-        path, adata.obsm[key_added] = _stored(adata, matrix, embedder, store, settings, progress_bar)
+        path, adata.obsm[key_added] = _stored(adata, matrix, embedder, path_of(store, "store"), settings, progress_bar)
         settings["store"] = str(path)
     else:
         adata.obsm[key_added] = _in_memory(matrix, embedder, progress_bar)

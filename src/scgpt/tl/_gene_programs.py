@@ -116,7 +116,7 @@ def gene_programs(
     """
     import pandas as pd
 
-    from scgpt.data import check_anndata, column_of, expression_of
+    from scgpt.data import check_anndata, check_whole, column_of, expression_of
     from scgpt.model import SCGPT
 
     from ._arguments import target
@@ -128,9 +128,9 @@ def gene_programs(
 
     check_anndata(adata)
     groups = None if groupby is None else column_of(adata.obs, groupby, "groupby")
-    if n_runs < 1:
-        raise ValueError(f"n_runs must be at least 1, not {n_runs}.")
-    adata = target(adata, copy)
+    check_whole(n_runs, "n_runs")
+    check_whole(n_neighbors, "n_neighbors")
+    adata = target(adata, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
     match = model.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

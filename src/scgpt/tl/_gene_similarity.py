@@ -104,7 +104,7 @@ def gene_similarity(
     """
     import scipy.sparse as sp
 
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, check_whole
     from scgpt.model import SCGPT
 
     from ._arguments import target
@@ -113,11 +113,10 @@ def gene_similarity(
     from ._provenance import fingerprint, genes_of, record
 
     check_anndata(adata)
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be at least 1, not {n_neighbors}.")
+    check_whole(n_neighbors, "n_neighbors")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold is a cosine in (0, 1], not {threshold}.")
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     models = [model] if compare_to is None else [model, compare_to]
     loaded = [m if isinstance(m, SCGPT) else SCGPT.from_pretrained(m) for m in models]
     matches = [m.match(adata, gene_key=gene_key, gene_mapping=gene_mapping) for m in loaded]

@@ -149,7 +149,7 @@ def integrate(
     >>> scgpt.tl.integrate(mdata, batch_key=None)  # RNA and proteins of one batch  # doctest: +SKIP
     """
     from scgpt._messages import inform
-    from scgpt.data import MEASURED, by_name, join_studies
+    from scgpt.data import MEASURED, by_name, join_studies, path_of
     from scgpt.hub import check_target
     from scgpt.model import SCGPT
 
@@ -162,8 +162,8 @@ def integrate(
     studies = by_name(data)
     layer = None if layer == "X" else layer
     if save is not None:
-        check_target(Path(save))  # before the training, not after it
-    studies = {key: target(adata, copy) for key, adata in studies.items()}
+        check_target(path_of(save, "save"))  # before the training, not after it
+    studies = {key: target(adata, copy, key_added) for key, adata in studies.items()}
     if any(hasattr(study, "mod") for study in studies.values()):
         if layer is not None or include_zeros:
             raise ValueError(

@@ -136,7 +136,7 @@ def map_reference(
     if not isinstance(reference, ReferenceIndex):
         check_anndata(reference)
     _check_reference(reference, labels_key, k)
-    query = target(query, copy)
+    query = target(query, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
 
@@ -188,7 +188,7 @@ def _check_reference(reference: AnnData | ReferenceIndex, labels_key: str, k: in
     """Raise, before anything is embedded, for a reference that cannot label cells."""
     import numpy as np
 
-    from scgpt.data import column_of, without_missing
+    from scgpt.data import check_whole, column_of, without_missing
     from scgpt.index import ReferenceIndex
 
     if isinstance(reference, ReferenceIndex):
@@ -203,7 +203,8 @@ def _check_reference(reference: AnnData | ReferenceIndex, labels_key: str, k: in
         raise ValueError(
             f"All cells of the reference have one label in {labels_key!r}: there is nothing to choose from."
         )
-    if not 1 <= k <= n:
+    check_whole(k, "k")
+    if k > n:
         raise ValueError(f"k={k}: it must be at least 1 and at most {n}, the number of reference cells.")
 
 

@@ -140,7 +140,7 @@ def perturb(
     import pandas as pd
     from anndata import AnnData
 
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, path_of
     from scgpt.hub import check_target
     from scgpt.metrics import perturbed_by
     from scgpt.model import SCGPTPerturbation, resolve_precision
@@ -151,7 +151,7 @@ def perturb(
     check_anndata(adata)
     refuse_own(("max_epochs", "seed"), train_kwargs or {}, "perturb")
     if save is not None:
-        check_target(Path(save))  # before the training, not after it
+        check_target(path_of(save, "save"))  # before the training, not after it
     names = [perturbations] if isinstance(perturbations, str) else [str(name) for name in perturbations]
     if perturbation_key is None:
         of_training = {

@@ -79,14 +79,13 @@ def reverse_perturb(
     from anndata import AnnData
     from scipy.spatial.distance import cdist
 
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, check_whole
     from scgpt.model import SCGPTPerturbation
 
     from ._perturb import perturb
 
     check_anndata(adata)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}.")
+    check_whole(k, "k")
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f"metric must be 'cosine' or 'euclidean', not {metric!r}.")
     if isinstance(candidates, AnnData):

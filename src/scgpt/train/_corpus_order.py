@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.data import derive_key
+from scgpt.data import check_whole, derive_key
 
 # Cells that lie side by side in the corpus and are read together.
 BLOCK = 256
@@ -52,10 +52,8 @@ class CorpusOrder:
         world_size: int = 1,
         batches_per_read: int = 16,
     ):
-        if batch_size < 1 or batches_per_read < 1:
-            raise ValueError(
-                f"batch_size and batches_per_read must be at least 1, not {batch_size} and {batches_per_read}."
-            )
+        check_whole(batch_size, "batch_size")
+        check_whole(batches_per_read, "batches_per_read")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0 .. {world_size - 1}, not {rank}.")
         if batch_size % world_size:

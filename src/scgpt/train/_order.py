@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.data import derive_key
+from scgpt.data import check_whole, derive_key
 
 
 class CellOrder:
@@ -26,8 +26,7 @@ class CellOrder:
     def __init__(self, cells: NDArray[np.int64], batch_size: int, *, shuffle: bool, seed: int = 0):
         if len(cells) == 0:
             raise ValueError("There is no cell to go through.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        check_whole(batch_size, "batch_size")
         self.cells = np.asarray(cells, dtype=np.int64)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.epoch = 0

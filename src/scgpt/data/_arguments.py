@@ -1,0 +1,46 @@
+"""Arguments of any function that are numbers, names or paths."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def check_whole(number: Any, argument: str, least: int = 1) -> None:
+    """Raise for what is not a whole number, or too small a one.
+
+    Raises
+    ------
+    ValueError
+        With the least that it may be.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
+        raise ValueError(f"{argument} must be a whole number of at least {least}, not {number!r}.")
+
+
+def check_name(name: Any, argument: str) -> None:
+    """Raise for what cannot be the key that results are written under.
+
+    Raises
+    ------
+    ValueError
+        When it is no text, is empty, or holds a slash, which h5ad files do not take.
+    """
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"{argument} must be a name without slashes, not {name!r}.")
+
+
+def path_of(path: Any, argument: str) -> Path:
+    """Return a path.
+
+    Raises
+    ------
+    TypeError
+        When it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{argument} must be a path, not {path!r}.")
+    return Path(path)
