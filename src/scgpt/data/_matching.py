@@ -231,6 +231,8 @@ def read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> 
 
 
 def _read_table(path: str | Path) -> pd.Series:
+    if not Path(path).is_file():  # pandas would take an address for a file to download
+        raise FileNotFoundError(f"There is no file {path} with names of genes.")
     # Such tables come with a header or without; read as a row, a header does no harm.
     table = pd.read_csv(path, sep="\t", header=None, dtype=str)
     if table.shape[1] < 2:
