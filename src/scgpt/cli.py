@@ -152,7 +152,10 @@ def _pretrain(args: argparse.Namespace) -> None:
         name, given, value = change.partition("=")
         if not given:
             raise ValueError(f"--set takes NAME=VALUE, not {change!r}.")
-        changes[name] = yaml.safe_load(value)
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {change} is not valid YAML: {error}") from None
     print(pretrain(PretrainingConfig.from_yaml(args.config, changes)))
 
 

@@ -203,8 +203,11 @@ def edit_config(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.update(format=2), "has format 2; this version reads 1"),
-        (lambda s: s.pop("format"), "has format None; this version reads 1"),
+        (
+            lambda s: s.update(format=2),
+            "has format 2, and this version reads 1: it was made by a newer version of scgpt-tools; update",
+        ),
+        (lambda s: s.pop("format"), "has format None, and this version reads 1: download or save"),
         (lambda s: s.pop("network"), r"config\.json is damaged: .*network"),
         (lambda s: s.pop("tokenizer"), r"config\.json is damaged: .*tokenizer"),
         (lambda s: s.update(network=3), r"config\.json is damaged: .*not iterable"),

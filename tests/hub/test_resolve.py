@@ -1,10 +1,13 @@
 import hashlib
+import multiprocessing
 import os
 import re
+import signal
 import socket
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache, and no way to the network but to this machine."""
     monkeypatch.setenv("SCGPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(_resolve, "_SCHEMES", ("https", "http"))  # the server of the tests has no certificate
     monkeypatch.chdir(tmp_path)
     return tmp_path / "cache"
 
@@ -212,6 +216,121 @@ def test_a_download_that_breaks_off_leaves_nothing(server, golden, cache, monkey
     with pytest.raises((FileNotFoundError, ValueError), match="Put best_model.pt"):
         resolve("tiny", registry=registry_of(golden, server.server_port))
     assert litter(cache) == []
+
+
+# Where downloads may come from and go to
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "file", "HTTP", "doi", ""])
+def test_only_https_is_asked(scheme, server, golden, cache, monkeypatch):
+    monkeypatch.setattr(_resolve, "_SCHEMES", ("https",))
+    registry = registry_of(golden, server.server_port)
+    registry["tiny"]["files"]["best_model.pt"]["url"] = f"{scheme}://127.0.0.1:{server.server_port}/best_model.pt"
+    with pytest.raises(ValueError, match=r"is no https:// address; best_model\.pt is not downloaded\. Put "):
+        resolve("tiny", registry=registry)
+    assert server.requested == []
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *product(("files", "folder"), ("../tiny", "a/../../tiny", "{}/tiny", "a\\b", "C:tiny", "")),
+        ("folder", ".."),  # as a name it is a folder that is there
+    ],
+)
+def test_no_name_leads_out_of_its_folder(name, kind, server, golden, cache, tmp_path):
+    name = name.format(tmp_path)
+    entry = registry_of(golden, server.server_port)["tiny"]
+    registry = {name: entry} if kind == "files" else {"tiny": {"about": "a test", "folder": name}}
+    with pytest.raises(ValueError, match="cannot be the name of a checkpoint: a name is no path"):
+        resolve(name if kind == "files" else "tiny", registry=registry)
+    assert server.requested == []
+    assert litter(tmp_path) == []
+
+
+# Processes that download the same at the same time
+
+
+@pytest.fixture
+def forked(golden):
+    """Start processes that resolve a name, before there is any thread; then the server that they wait for."""
+    context = multiprocessing.get_context("fork")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=golden / "checkpoint")) as server:
+        server.requested = []
+        server.request_queue_size = 32
+        server.socket.listen(32)
+        registry = registry_of(golden, server.server_port)
+        processes = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+
+        def start(n: int):
+            processes.extend(
+                context.Process(target=resolve, args=("tiny",), kwargs={"registry": registry}) for _ in range(n)
+            )
+            for process in processes:
+                process.start()
+            thread.start()
+            return server, registry, processes
+
+        yield start
+        for process in processes:
+            process.kill()
+            process.join()
+        server.shutdown()
+        thread.join()
+
+
+class _Slow:
+    """Hands out half of the weights, and the rest once it is told to."""
+
+    def __init__(self, n: int):
+        self.n_halves = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.all_have_asked = threading.Barrier(n, action=self.go_on.set)
+
+    def __call__(self, handler, source, target):
+        content = source.read()
+        if handler.path != "/best_model.pt":
+            target.write(content)
+            return
+        target.write(content[: len(content) // 2])
+        target.flush()
+        self.n_halves.release()
+        if not self.go_on.is_set():
+            self.all_have_asked.wait(60)
+        target.write(content[len(content) // 2 :])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_ten_processes_download_the_same_and_all_end_well(forked, golden, cache, monkeypatch):
+    slow = _Slow(10)
+    monkeypatch.setattr(_Handler, "copyfile", lambda *args: slow(*args))
+    server, registry, processes = forked(10)
+    for process in processes:
+        process.join(90)
+    assert [process.exitcode for process in processes] == [0] * 10
+    assert server.requested.count("/best_model.pt") == 10  # all at once: none was done before the last had asked
+    assert litter(cache) == sorted(f"tiny/{file}" for file in FILES)
+    for file in FILES:
+        assert (cache / "tiny" / file).read_bytes() == (golden / "checkpoint" / file).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_process_that_is_killed_while_it_downloads_leaves_nothing_that_is_taken_for_the_file(
+    forked, golden, cache, monkeypatch
+):
+    slow = _Slow(2)
+    monkeypatch.setattr(_Handler, "copyfile", lambda *args: slow(*args))
+    server, registry, (process,) = forked(1)
+    assert slow.n_halves.acquire(timeout=60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (cache / "tiny" / "best_model.pt").exists()
+    slow.go_on.set()
+    slow.all_have_asked.abort()
+    folder = resolve("tiny", registry=registry)  # starts anew
+    assert (folder / "best_model.pt").read_bytes() == (golden / "checkpoint" / "best_model.pt").read_bytes()
 
 
 def test_the_cache_is_where_the_environment_says(cache, monkeypatch):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scgpt._formats import check_format
 from scgpt.data import GeneVocab
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Corpus:
     FileNotFoundError
         When there is no such folder.
     ValueError
-        When it is no corpus, or one of another version.
+        When it is no corpus, one of another version, or a dataset is missing.
     """
 
     def __init__(self, path: str | Path):
@@ -48,12 +49,15 @@ class Corpus:
         manifest = read_manifest(self.path)
         if manifest is None:
             raise ValueError(f"{self.path} is no corpus; make one by `scgpt corpus build`.")
-        if manifest["format"] != FORMAT:
-            raise ValueError(
-                f"The corpus {self.path} has format {manifest['format']!r}, and this version reads {FORMAT}: update "
-                "scgpt-tools, or build the corpus anew."
-            )
+        check_format(manifest.get("format"), FORMAT, f"The corpus {self.path}", "build the corpus anew")
         self.manifest: dict[str, Any] = manifest
+        there = {path.name for path in self.path.iterdir()}
+        for dataset in manifest.get("datasets", ()):
+            if dataset["name"] not in there:
+                raise ValueError(
+                    f"The corpus {self.path} is damaged: it has no dataset {dataset['name']!r}. Copy it again, or build it "
+                    "anew."
+                )
 
     def __repr__(self) -> str:
         held_out = f", {self.n_cells('held_out')} of them held out" if self.n_cells("held_out") else ""
@@ -107,8 +111,17 @@ class Corpus:
         return np.concatenate(codes).astype(np.int32)
 
     def measured(self) -> NDArray[np.bool_]:
-        """Return which file measured which gene, ``(n_files, n_genes)``."""
-        return np.load(self.path / MEASURED)
+        """Return which file measured which gene, ``(n_files, n_genes)``.
+
+        Raises
+        ------
+        ValueError
+            When the file that says so is damaged.
+        """
+        try:
+            return np.load(self.path / MEASURED, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{self.path / MEASURED} is damaged ({error}); build the corpus anew.") from None
 
     def _group(self) -> Any:
         import zarr

@@ -72,7 +72,7 @@ class Staged:
             path = self.folder / name
             # An empty file cannot be mapped.
             return np.memmap(path, _VALUES[name], "r") if path.stat().st_size else np.empty(0, _VALUES[name])
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def stage(source: Source, folder: Path, settings: Settings, identity: str, sha256: str) -> None:

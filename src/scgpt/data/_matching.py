@@ -233,7 +233,7 @@ def read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> 
 
 
 def _read_table(path: str | Path) -> pd.Series:
-    if not Path(path).is_file():
+    if not Path(path).is_file():  # pandas would take an address for a file to download
         raise FileNotFoundError(f"gene_mapping={str(path)!r} is not a file.")
     # Such tables come with a header or without; read as a row, a header does no harm.
     table = pd.read_csv(path, sep="\t", header=None, dtype=str)

@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scgpt._folders import written_whole
+from scgpt._formats import check_format
 from scgpt._messages import listed
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
 
 WEIGHTS, CONFIG, VOCAB, REGISTRY = "model.safetensors", "config.json", "vocab.json", "registry.json"
 ADATA, MDATA = "adata.h5ad", "mdata.h5mu"  # beside them if a model was saved with its data
+PICKLED = "model.pt"  # as scvi-tools saves its models
 FORMAT = 1
 _FINE_TUNED = "fine-tuned from "
 
@@ -234,13 +236,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     FileNotFoundError
         When a file is missing.
     ValueError
-        When a file is damaged, or they do not fit each other.
+        When a file is damaged, they do not fit each other, or a newer version of this package wrote them.
     """
     folder = Path(folder)
     require_files(folder, (WEIGHTS, CONFIG, VOCAB))
     settings = read_json(folder / CONFIG)
-    if settings.get("format") != FORMAT:
-        raise ValueError(f"{folder / CONFIG} has format {settings.get('format')!r}; this version reads {FORMAT}.")
+    check_format(settings.get("format"), FORMAT, str(folder / CONFIG), "download or save the checkpoint again")
     try:
         config = ScGPTConfig.from_dict(settings["network"])
         tokenizer = Tokenizer.from_settings(GeneVocab.load(folder / VOCAB), settings["tokenizer"])
@@ -320,7 +321,8 @@ def require_files(folder: Path, names: Iterable[str]) -> None:
         raise FileNotFoundError(f"There is no folder {folder}.")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; a checkpoint is {', '.join(names)}.")
+        pickled = f" {PICKLED} of scvi-tools could execute code when read; it is not." * (folder / PICKLED).exists()
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; a checkpoint is {', '.join(names)}.{pickled}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import platformdirs
 import pooch
@@ -17,6 +18,8 @@ from . import _official
 from ._checkpoint import CONFIG, VOCAB, WEIGHTS, Checkpoint, read_checkpoint
 
 OFFICIAL_FILES = (_official.WEIGHTS, _official.ARGS, VOCAB)
+_SCHEMES = ("https",)
+_BYTES_AT_A_TIME = 1 << 20
 
 
 def known_checkpoints() -> dict[str, dict[str, Any]]:
@@ -42,26 +45,28 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
         ``"kidney"``, ``"pan-cancer"``; ``"mini"``, a small model that is part of the package. A folder that is there
         comes before a name.
     registry
-        In place of :func:`known_checkpoints`.
+        In place of :func:`known_checkpoints`; its addresses must begin with ``https://``, and no name may lead out of
+        the cache.
 
     Raises
     ------
     FileNotFoundError
         When there is no such folder, or a named checkpoint is not in the cache and cannot be downloaded.
     ValueError
-        When the name is unknown, or a downloaded file has the wrong hash.
+        When the name is unknown or no plain name, an address is not https, or a downloaded file has the wrong hash.
     """
-    if Path(model).is_dir():
-        return Path(model)
     registry = known_checkpoints() if registry is None else registry
     name = str(model)
+    if name and Path(model).is_dir():
+        return Path(model)
     if name not in registry:
         if isinstance(model, Path) or os.sep in name or name.startswith("."):
             raise FileNotFoundError(f"There is no folder {model}.")
         raise ValueError(f"{name!r} is neither a folder nor a known checkpoint; known are {', '.join(registry)}.")
-    folder, entry = cache_folder() / name, registry[name]
+    entry = registry[name]
     if "folder" in entry:
-        return Path(str(files(__package__) / entry["folder"]))
+        return Path(str(files(__package__) / _plain(entry["folder"])))
+    folder = cache_folder() / _plain(name)
     # What is there was checked when it came, or was put there by the user on purpose.
     absent = [file for file in OFFICIAL_FILES if not (folder / file).is_file()]
     if not absent:
@@ -74,11 +79,27 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
     return folder
 
 
+def _plain(name: str) -> str:
+    """Return the name of a folder; one that would lead out of the folder above it is refused."""
+    if name in ("", ".", "..") or set(name) & set("/\\:"):
+        raise ValueError(f"{name!r} cannot be the name of a checkpoint: a name is no path.")
+    return name
+
+
 def _download(source: Mapping[str, str], target: Path, by_hand: str) -> None:
-    """Download a file; it takes its place only once it is whole and its hash is right."""
+    """Download a file; it takes its place only once it is whole and its hash is right.
+
+    Several processes may do so at the same time: each writes a file of its own, and the last puts the same in its place.
+    """
+    if urlsplit(source["url"]).scheme not in _SCHEMES:
+        raise ValueError(f"{source['url']} is no https:// address; {target.name} is not downloaded. {by_hand}")
     try:
         pooch.retrieve(
-            source["url"], f"sha256:{source['sha256']}", fname=target.name, path=target.parent, progressbar=True
+            source["url"],
+            f"sha256:{source['sha256']}",
+            fname=target.name,
+            path=target.parent,
+            downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=_BYTES_AT_A_TIME),
         )
     except (requests.RequestException, OSError) as error:
         raise FileNotFoundError(f"Cannot download {target.name} ({type(error).__name__}). {by_hand}") from None

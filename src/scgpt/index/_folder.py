@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scgpt._folders import written_whole
+from scgpt._formats import check_format
 
 MANIFEST = "index.json"
 KIND, FORMAT = "scgpt reference index", 1
@@ -76,11 +77,7 @@ def read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
         raise damaged(folder, f"{MANIFEST} is not valid JSON") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise ValueError(f"{folder} is no reference index: {MANIFEST} does not say that it is one.")
-    if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"The index in {folder} has format {manifest.get('format')!r}, and this version reads {FORMAT}: update "
-            "scgpt-tools, or build the index anew."
-        )
+    check_format(manifest.get("format"), FORMAT, f"The index in {folder}", "build the index anew")
     if not isinstance(manifest.get("files"), dict):
         raise damaged(folder, f"{MANIFEST} lists no files")
     for name, file in manifest["files"].items():

@@ -433,6 +433,9 @@ class ReferenceIndex:
         about = read_manifest(folder, verify)
         try:
             kinds: dict[str, type[Store]] = {kind.file: kind for kind in (ExactStore, CompressedStore)}
+            # A name that is not listed could lead anywhere.
+            if unlisted := {column["file"] for column in about["labels"]} - set(about["files"]):
+                raise ValueError(f"its manifest does not list {sorted(unlisted)}")
             store = kinds[about["vectors"]].load(folder)
             labels = {
                 column["name"]: Labels(

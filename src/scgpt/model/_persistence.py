@@ -238,6 +238,17 @@ class PersistenceMixin:
         model.to_device(torch_device)  # type: ignore[attr-defined]
         return model
 
+    @classmethod
+    def convert_legacy_save(cls, *args: Any, **kwargs: Any) -> None:
+        """Refuse what scvi-tools would do here: read pickles, which can execute code.
+
+        Raises
+        ------
+        NotImplementedError
+            Always; no version of this package has written such files.
+        """
+        raise NotImplementedError(f"{cls.__name__} was never saved as a pickle: there is nothing to convert.")
+
     @staticmethod
     def load_registry(dir_path: str | Path) -> dict[str, Any]:
         """Return the scvi-tools registry saved with a model."""

@@ -168,6 +168,10 @@ class TrainingMixin:
             raise ValueError(f"devices={devices!r}: training on several devices is not supported yet; pass 1.")
         if any(isinstance(callback, SaveCheckpoint) for callback in trainer_kwargs.get("callbacks", [])):
             raise ValueError("SaveCheckpoint cannot be resumed from; pass checkpoints='folder' instead.")
+        if "ckpt_path" in trainer_kwargs:
+            raise TypeError(
+                "ckpt_path is chosen here: pass checkpoints='folder', and training goes on from what it holds."
+            )
         if precision == "auto":
             device = parse_device_args(accelerator, devices, return_device="torch", validate_single_device=True)[-1]
             precision = "bf16-mixed" if resolve_precision(device, "auto") == "bfloat16" else "32-true"

@@ -73,18 +73,27 @@ class EmbeddingStore:
         FileExistsError
             When the folder holds anything but an embedding.
         ValueError
-            When the store is damaged, or of another job.
+            When the store is damaged, of another job, or a newer version of this package made it.
         OSError
             When the disk is full or the folder cannot be written to.
         ImportError
             When dask is not installed, which reads the store in the end.
         """
+        from scgpt._formats import check_format
+
         _need_dask()
         folder = Path(path).resolve()
         about = {"kind": KIND, "format": FORMAT, **job}
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             metadata = _metadata_of(folder)
-            _check_job(folder, metadata["attributes"][_ATTRIBUTE], about)
+            made = metadata["attributes"][_ATTRIBUTE]
+            check_format(
+                made.get("format"), FORMAT, f"The embedding in {folder}", "give another store, or delete this one"
+            )
+            _check_job(folder, made, about)
+            # Shards are written as they are; with anything else in their way they would be read as something else.
+            if metadata["shape"] != list(shape) or [codec["name"] for codec in metadata["codecs"]] != ["bytes"]:
+                raise ValueError(f"{folder / _METADATA} is damaged; give another store, or delete this one.")
             return cls(folder, shape, metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
         shard_rows = min(shard_rows, shape[0])
         _create(folder, about, shape, shard_rows)

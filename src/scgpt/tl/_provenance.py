@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,14 @@ def fingerprint(model: SCGPT) -> str:
     """Return a SHA-256 of all that a cell's embedding depends on: weights, network, tokenizer and vocabulary.
 
     Unlike the hash of a checkpoint's file it is there for models that were trained here, and stays when a model is saved
-    in another format.
+    in another format. A setting at its default does not enter: those that later versions add leave the hash as it is.
     """
-    network = model.module.network
-    about = [network.config.to_dict(), model.tokenizer.settings(), list(model.vocab.tokens)]
+    network, tokenizer = model.module.network, model.tokenizer
+    chosen = [
+        {f.name: value for f in fields(made) if (value := values.get(f.name, f.default)) != f.default}
+        for made, values in ((network.config, network.config.to_dict()), (tokenizer, tokenizer.settings()))
+    ]
+    about = [*chosen, list(model.vocab.tokens)]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -92,7 +92,8 @@ def check_settings(checkpoint: Path, plan: ScGPTTrainingPlan) -> None:
     ValueError
         When data, network or settings differ.
     """
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(SETTINGS, {})
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    saved = state.get(SETTINGS, {}) if isinstance(state, dict) else {}
     differing = sorted(k for k in saved.keys() | plan.settings.keys() if saved.get(k) != plan.settings.get(k))
     if differing:
         raise ValueError(
@@ -110,7 +111,11 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     for path in sorted(Path(folder).glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        except pickle.UnpicklingError:
+            logger.warning(
+                "%s holds more than tensors and plain values; as it could execute code, it is passed over.", path
+            )
+        except (RuntimeError, EOFError, OSError):
             logger.warning("%s is incomplete and is passed over.", path)
         else:
             return path
