@@ -37,7 +37,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         with full_disk_named(path.parent, what_now), read_only_named(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as part:
-                part.write_bytes(content.getbuffer())
+                part.write_bytes(content.getvalue())  # a buffer of it that is part of an error would crash Python
 
 
 class _StateOfTraining(ModelCheckpoint):
