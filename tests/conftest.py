@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,15 @@ def find_golden(golden: Path, request: pytest.FixtureRequest) -> Callable[[str],
         return golden / name if (golden / name).exists() else request.getfixturevalue("shared") / "golden" / name
 
     return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many kills of each job were survived; it is here because with pytest-xdist only this file is seen."""
+    kills: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        kills.update(dict(report.user_properties).get("kills survived", {}))
+    if kills:
+        terminalreporter.line(f"kills survived: {', '.join(f'{job} {n}' for job, n in kills.items())}")
 
 
 @pytest.fixture

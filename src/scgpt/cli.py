@@ -12,7 +12,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 1 with one line that says what to do."""
+    """Run a command and return its exit status: 0, or with one line that says what to do 1, and 130 if interrupted."""
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = error.args[0] if isinstance(error, KeyError) else error  # KeyError shows its message in quotes
         print(f"scgpt {args.command}: {message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"\nscgpt {args.command}: interrupted; {args.interrupted}.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -38,13 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--max-length", type=int, help="most tokens of a cell; by default the model's")
     embed.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     embed.add_argument("--key-added", default="X_scGPT", help="key of .obsm")
-    embed.set_defaults(run=_embed)
+    embed.set_defaults(run=_embed, interrupted="nothing is written")
 
     convert = commands.add_parser("convert", help="convert a checkpoint of the authors to safetensors and JSON")
     convert.add_argument("model", help="checkpoint's name (whole-human, blood, ...) or folder")
     convert.add_argument("out", type=Path, help="folder to write")
     convert.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
-    convert.set_defaults(run=_convert)
+    convert.set_defaults(run=_convert, interrupted="nothing is written")
 
     corpus = commands.add_parser("corpus", help="build a corpus to pretrain on").add_subparsers(required=True)
     build = corpus.add_parser("build", help="from h5ad and zarr files")
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--min-genes", type=int, default=50, help="fewest expressed genes of a cell")
         command.add_argument("--seed", type=int, default=0, help="of the order of cells")
         command.add_argument("--overwrite", action="store_true", help="replace a corpus that is there")
+        command.set_defaults(interrupted="the same command goes on with what is finished")
 
     pretrain = commands.add_parser("pretrain", help="pretrain on a corpus, or go on with a run that was cut off")
     pretrain.add_argument("--config", type=Path, required=True, help="YAML file with the settings of the run")
@@ -95,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="settings in place of those in the file, such as lr=3e-4 network.d_model=128",
     )
-    pretrain.set_defaults(run=_pretrain)
+    pretrain.set_defaults(run=_pretrain, interrupted="the same command goes on from the last state")
     return parser
 
 
@@ -103,6 +107,7 @@ def _embed(args: argparse.Namespace) -> None:
     import anndata
 
     import scgpt.tl
+    from scgpt._folders import full_disk_named, read_only_named, whole_file
 
     if args.out.resolve() == args.file.resolve():
         raise ValueError(f"--out names the input, {args.file}; name another file.")
@@ -126,10 +131,10 @@ def _embed(args: argparse.Namespace) -> None:
     print(
         f"{adata.n_obs} cells; {record['n_genes_matched']} of {adata.n_vars} genes known (.var {record['gene_key']!r})"
     )
-    # The file takes its place only once it is whole.
-    part = args.out.with_name(f".{args.out.name}.part")
-    adata.write_h5ad(part)
-    part.replace(args.out)
+    folder = args.out.resolve().parent
+    with full_disk_named(folder, "Free some space and run the same again."), read_only_named(folder):
+        with whole_file(args.out) as part:
+            adata.write_h5ad(part)
 
 
 def _convert(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scgpt._folders import full_disk_named
+from scgpt._folders import full_disk_named, put_in_place, read_only_named, remove_whole, whole_file
 from scgpt._messages import inform
 from scgpt.data import GeneVocab, derive_key
 
@@ -98,27 +98,27 @@ def assemble(
     """
     out = out.resolve()
     work = out.with_name(f".{out.name}.build")
+    if not (work / "collection").exists():  # the run that finished it was ended before it had tidied up
+        shutil.rmtree(work, ignore_errors=True)
     if out.exists():
-        _check_replaceable(out, work, options.overwrite)
+        _check_replaceable(out, options.overwrite)
     with full_disk_named(out, "Make room and run the same again: what is finished is kept."):
-        for folder in (work / "heads", work / "staged", work / "collection"):
-            folder.mkdir(parents=True, exist_ok=True)
-            for half_written in folder.glob(".*"):
-                shutil.rmtree(half_written) if half_written.is_dir() else half_written.unlink()
+        with read_only_named(out):
+            # The collection comes first, since work without it is finished.
+            for folder in (work / "collection", work / "staged", work / "heads"):
+                folder.mkdir(parents=True, exist_ok=True)
+                for half_written in folder.glob(".*"):
+                    shutil.rmtree(half_written) if half_written.is_dir() else half_written.unlink()
         _fill(work, sources, options, exclude, about)
-        if out.exists():
-            out.rename(work / "replaced")
-        (work / "collection").rename(out)
+        put_in_place((work / "collection").rename(work / "finished"), out)
         shutil.rmtree(work)
     return Corpus(out)
 
 
-def _check_replaceable(out: Path, work: Path, overwrite: bool) -> None:
+def _check_replaceable(out: Path, overwrite: bool) -> None:
     if read_manifest(out) is None:
         raise FileExistsError(f"{out} is there and is no corpus; name another folder.")
     if not overwrite:
-        if not (work / "collection").exists():  # the run that finished it was ended before it had tidied up
-            shutil.rmtree(work, ignore_errors=True)
         raise FileExistsError(f"The corpus {out} is there already; pass overwrite=True to replace it.")
 
 
@@ -240,9 +240,8 @@ def _head(source: Source, folder: Path) -> dict[str, Any]:
         if known["stamp"] == stamp:
             return known["head"]
     head = {"cells": source.n_cells(), "sha256": source.sha256()}
-    part = path.with_name(f".{path.name}")
-    part.write_text(json.dumps({"stamp": stamp, "head": head}), encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps({"stamp": stamp, "head": head}), encoding="utf-8")
     return head
 
 
@@ -306,7 +305,7 @@ def _finish(folder: Path, vocab: GeneVocab, measured: np.ndarray, manifest: Mapp
     wanted = {dataset["name"] for dataset in manifest["datasets"]}
     for path in folder.iterdir():
         if path.name not in wanted:  # of a run with other settings, or written in part
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove_whole(path) if path.is_dir() else path.unlink()
     finish_collection(folder)
     vocab.save(folder / VOCAB)
     np.save(folder / MEASURED, measured)

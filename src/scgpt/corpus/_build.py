@@ -84,7 +84,7 @@ def build(
         When a file cannot be part of the corpus (``on_error="raise"``), a cell to exclude is not in its file, or no cell
         is left.
     OSError
-        When the disk is full.
+        When the disk is full or the folder cannot be written to; what is finished stays, for the next call.
 
     Examples
     --------

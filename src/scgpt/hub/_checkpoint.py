@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scgpt._folders import written_whole
+from scgpt._folders import full_disk_named, read_only_named, written_whole
 from scgpt._formats import check_format
 from scgpt._messages import listed
 from scgpt.data import GeneVocab, Tokenizer
@@ -258,7 +258,13 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(config, state_dict, tokenizer, report, registry, settings.get("extras", {}))
 
 
-def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool = False) -> None:
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    write_data: Callable[[Path], object] | None = None,
+) -> None:
     """Write a checkpoint as ``model.safetensors``, ``config.json``, ``vocab.json`` and ``registry.json``.
 
     The folder appears whole or not at all; one that is overwritten stays until the new one is complete.
@@ -271,15 +277,20 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         Where.
     overwrite
         Replace a checkpoint that is there, with all in its folder.
+    write_data
+        Writes the model's data into the folder that it is given.
 
     Raises
     ------
     FileExistsError
         When a checkpoint is there and not to be overwritten, or the folder holds anything else.
+    OSError
+        When the disk is full or the folder cannot be written to; a checkpoint that was there stays.
     """
     folder = Path(folder).resolve()
     check_target(folder, overwrite)
-    with written_whole(folder) as new:
+    what_now = "Free some space and save again; a checkpoint that was there before is as it was."
+    with full_disk_named(folder, what_now), read_only_named(folder), written_whole(folder) as new:
         save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}, new / WEIGHTS)
         (new / WEIGHTS).chmod(0o644)  # what safetensors makes is private
         settings = {
@@ -293,6 +304,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, overwrite: b
         (new / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
         checkpoint.vocab.save(new / VOCAB)
         (new / REGISTRY).write_text(json.dumps(checkpoint.registry, indent=1), encoding="utf-8")
+        if write_data is not None:
+            write_data(new)
 
 
 def check_target(folder: Path, overwrite: bool = False) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scgpt._folders import written_whole
+from scgpt._folders import full_disk_named, read_only_named, written_whole
 from scgpt._formats import check_format
 
 MANIFEST = "index.json"
@@ -33,6 +33,8 @@ def write_folder(folder: Path, write: Callable[[Path], None], about: dict[str, A
     ------
     FileExistsError
         When an index is there and not to be replaced, or the folder holds anything else.
+    OSError
+        When the disk is full or the folder cannot be written to.
     """
     folder = folder.resolve()
     if folder.exists():
@@ -43,7 +45,8 @@ def write_folder(folder: Path, write: Callable[[Path], None], about: dict[str, A
             raise FileExistsError(
                 f"{folder} already exists; pass overwrite=True to replace it, or name another folder."
             )
-    with written_whole(folder) as new:
+    what_now = "Free some space and save again; an index that was there before is as it was."
+    with full_disk_named(folder, what_now), read_only_named(folder), written_whole(folder) as new:
         write(new)
         listed = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(new.iterdir())}
         manifest = {"kind": KIND, "format": FORMAT, **about, "files": listed}

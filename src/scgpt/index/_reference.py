@@ -388,6 +388,8 @@ class ReferenceIndex:
         ------
         FileExistsError
             When an index is there and not to be replaced, or the folder holds anything else.
+        OSError
+            When the disk is full or the folder cannot be written to; an index that was there stays.
         """
         columns = [
             {"name": name, "categories": labels.categories, "file": f"labels_{i}.npy"}

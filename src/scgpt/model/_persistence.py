@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -123,21 +122,20 @@ class PersistenceMixin:
             When the folder is there and not to be overwritten.
         ValueError
             When there are no data to save.
+        OSError
+            When the disk is full or the folder cannot be written to; a model that was there stays.
         """
         if anndata_write_kwargs and not save_anndata:
             raise TypeError(f"save() does not know {sorted(anndata_write_kwargs)}.")
-        if not save_anndata:
-            hub.write_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
-            return
-        if self.adata is None:
+        if save_anndata and self.adata is None:
             raise ValueError("This model has no data to save; leave out save_anndata=True.")
-        folder = Path(dir_path).resolve()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # The data are written first: if that fails, nothing has been replaced.
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            getattr(self.adata, self._write_data)(Path(temporary) / self._data_file, **anndata_write_kwargs)
-            hub.write_checkpoint(self.to_checkpoint(), folder, overwrite=overwrite)
-            (Path(temporary) / self._data_file).replace(folder / self._data_file)
+
+        def write_data(folder: Path) -> None:
+            getattr(self.adata, self._write_data)(folder / self._data_file, **anndata_write_kwargs)
+
+        hub.write_checkpoint(
+            self.to_checkpoint(), dir_path, overwrite=overwrite, write_data=write_data if save_anndata else None
+        )
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the model's weights and settings."""

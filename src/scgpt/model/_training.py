@@ -158,6 +158,11 @@ class TrainingMixin:
             When ``lora`` is asked for and peft is not installed.
         FloatingPointError
             When an objective or a weight is no longer finite. ``checkpoints`` holds the last good state.
+        OSError
+            When the disk of ``checkpoints`` is full or cannot be written to; the last state stays.
+        KeyboardInterrupt
+            When it is ended by hand. The model has learnt what it has, and can be used and saved; the same call goes on
+            from the last state in ``checkpoints``.
         """
         if self.adata is None:
             raise ValueError(
@@ -268,10 +273,16 @@ class TrainingMixin:
                 precision=precision,
                 **trainer_kwargs,
             )
-            runner()
-        self.extras |= {"mask_share": mask_share, "unknown": unknown, "drop_share": drop_share}
-        if self.load_report is not None:
-            self.load_report = self.load_report.fine_tuned()
+            try:
+                runner()
+            finally:
+                if (
+                    runner.trainer.global_step
+                ):  # also where it was ended by hand or an error: the weights are others now
+                    self.is_trained_ = True
+                    self.extras |= {"mask_share": mask_share, "unknown": unknown, "drop_share": drop_share}
+                    if self.load_report is not None:
+                        self.load_report = self.load_report.fine_tuned()
 
     def _fresh_parts(self) -> tuple[str, ...]:
         return () if self.load_report is None else self.load_report.fresh

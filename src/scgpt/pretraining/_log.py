@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from scgpt._folders import whole_file
 from scgpt.data import TokenBatch
 from scgpt.module import ScGPTModule
 from scgpt.train import EpochMeans, Speed, known_peak
@@ -48,16 +50,24 @@ class StepLog(Callback):
         """Go on from them."""
         self._means.load_state_dict(state_dict)
 
+    def has_validation(self, step: int) -> bool:
+        """Return whether validation after a step is in the file."""
+        return any(line["step"] == step and "validation_loss" in line for line in self._lines())
+
+    def keep_until(self, step: int) -> None:
+        """Take out what a run that was cut off wrote after a step, or wrote in part."""
+        kept = [json.dumps(line) + "\n" for line in self._lines() if line["step"] <= step]
+        with whole_file(self.path) as part:
+            part.write_text("".join(kept), encoding="utf-8")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take out what a run that was cut off wrote after its last state."""
+        """Go on from the last state of a run that was cut off."""
         self.began = True
         self._speed.n_processes = trainer.world_size
         if self._speed.peak_tflops is None:
             self._speed.peak_tflops = known_peak(trainer.strategy.root_device, trainer.precision)
-        if trainer.is_global_zero and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= trainer.global_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if trainer.is_global_zero:
+            self.keep_until(trainer.global_step)
         self._begin(trainer)
 
     def on_train_batch_end(
@@ -81,6 +91,14 @@ class StepLog(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         self._speed.pause()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Return the lines of the file that are whole."""
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     def _begin(self, trainer: Trainer) -> None:
         self._waited = _waited(trainer)

@@ -14,13 +14,21 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from scgpt._folders import full_disk_named
+from scgpt._folders import full_disk_named, read_only_named, whole_file
 from scgpt._messages import inform, warn_user
 from scgpt.corpus import Corpus
 from scgpt.hub import Checkpoint, check_target, write_checkpoint
 from scgpt.module import ScGPTModule, is_generative, make_objectives
 from scgpt.nn import TransformerLayer
-from scgpt.train import ScGPTTrainingPlan, check_settings, checkpoint_callback, latest_checkpoint
+from scgpt.train import (
+    ScGPTTrainingPlan,
+    WholeCheckpoints,
+    check_settings,
+    checkpoint_callback,
+    interrupts_raised,
+    latest_checkpoint,
+    remove_other_states,
+)
 
 from ._config import PretrainingConfig
 from ._data import CorpusData
@@ -58,7 +66,9 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
     FloatingPointError
         When an objective or a weight is no longer finite. ``states`` holds the last good state.
     OSError
-        When the disk is full; what was written before is whole.
+        When the disk is full or the folder cannot be written to; what was written before is whole.
+    KeyboardInterrupt
+        When it is ended by hand. The same call goes on from the last state.
 
     Examples
     --------
@@ -93,17 +103,19 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
         _ModelWriter(model, start, settings),
         checkpoint_callback(states, settings.checkpoint_every),
     ]
-    _announce(out, settings, corpus, module)
-    trainer = _trainer(settings, module, [*own, *callbacks], progress_bar)
-    _check_division(settings, trainer.world_size)
-    data = CorpusData(corpus, start.tokenizer, settings)
-    with full_disk_named(out, "Free some space and run the same command again: it goes on from the last state."):
+    go_on = "Free some space and run the same command again: it goes on from the last state."
+    with full_disk_named(out, go_on), interrupts_raised():
+        _announce(out, settings, corpus, module)
+        trainer = _trainer(settings, module, [*own, *callbacks], progress_bar)
+        _check_division(settings, trainer.world_size)
+        data = CorpusData(corpus, start.tokenizer, settings)
         trainer.fit(plan, datamodule=data, ckpt_path=latest, weights_only=True)
         if not log.began:
             inform(f"The run in {out} is finished; max_epochs or max_steps are reached.")
-            return model
-        _keep_last(trainer, states)
-        if corpus.n_cells("held_out") and trainer.global_step % settings.validate_every:
+            log.keep_until(trainer.global_step)
+        _keep_last(trainer, states, anew=log.began)
+        # A run that was killed at its very end may lack it.
+        if corpus.n_cells("held_out") and not trainer.strategy.broadcast(log.has_validation(trainer.global_step)):
             trainer.validate(plan, datamodule=data, verbose=False, weights_only=True)
     return model
 
@@ -141,8 +153,10 @@ class _ModelWriter(pl.Callback):
 @rank_zero_only
 def _announce(out: Path, settings: PretrainingConfig, corpus: Corpus, module: ScGPTModule) -> None:
     """Say what is about to be done, and keep it."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(settings.to_yaml(), encoding="utf-8")
+    with read_only_named(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with whole_file(out / "config.yaml") as part:
+            part.write_text(settings.to_yaml(), encoding="utf-8")
     n_weights = sum(p.numel() for p in module.parameters())
     inform(f"Settings, also in {out / 'config.yaml'}:\n{settings.to_yaml()}")
     inform(f"{corpus}. {n_weights:,} weights: {module.network.config}")
@@ -150,13 +164,13 @@ def _announce(out: Path, settings: PretrainingConfig, corpus: Corpus, module: Sc
         warn_user("The corpus holds no cells out: nothing will tell whether the model learns more than its own cells.")
 
 
-def _keep_last(trainer: pl.Trainer, states: Path) -> None:
+def _keep_last(trainer: pl.Trainer, states: Path, *, anew: bool) -> None:
     """Keep the state after the last step, which need not be a multiple of ``checkpoint_every``, in place of the others."""
     last = states / f"step={trainer.global_step}.ckpt"
-    trainer.save_checkpoint(last)
+    if anew or not trainer.strategy.broadcast(last.exists()):
+        trainer.save_checkpoint(last)
     if trainer.is_global_zero:
-        for path in set(states.glob("*.ckpt")) - {last}:
-            path.unlink()
+        remove_other_states(last)
 
 
 def _trainer(
@@ -183,6 +197,7 @@ def _trainer(
         logger=_loggers(settings),
         log_every_n_steps=settings.log_every,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         default_root_dir=settings.out,
         enable_progress_bar=progress_bar,
         enable_model_summary=False,

@@ -135,7 +135,7 @@ class EmbeddingStore:
         chunk = np.full((self.shard_rows, self.shape[1]), np.nan, "<f4")  # a chunk at the edge is padded to full size
         chunk[: self.size(shard)] = rows
         place = self._file(shard)
-        part = place.with_name(f".{uuid.uuid4().hex}")
+        part = place.with_name(f".{uuid.uuid4().hex}")  # another process may write the same
         with _problems_named(self.path):
             place.parent.mkdir(parents=True, exist_ok=True)
             try:

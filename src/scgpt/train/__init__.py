@@ -12,9 +12,10 @@ from ._pairs import PairDataModule, PairLoader
 from ._parts import PartOfStep
 from ._plan import ScGPTTrainingPlan, parameter_groups
 from ._resumable import ResumableLoader
-from ._runner import ScGPTTrainRunner, check_settings, checkpoint_callback, latest_checkpoint
+from ._runner import ScGPTTrainRunner, interrupts_raised
 from ._schedule import Schedule
 from ._speed import Speed, known_peak
+from ._states import WholeCheckpoints, check_settings, checkpoint_callback, latest_checkpoint, remove_other_states
 
 __all__ = [
     "CellOrder",
@@ -33,15 +34,18 @@ __all__ = [
     "Split",
     "TokenDataModule",
     "TokenLoader",
+    "WholeCheckpoints",
     "adapted",
     "ahead",
     "check_settings",
     "check_trainable",
     "checkpoint_callback",
     "frozen",
+    "interrupts_raised",
     "known_peak",
     "latest_checkpoint",
     "parameter_groups",
     "parts_of",
+    "remove_other_states",
     "split_cells",
 ]

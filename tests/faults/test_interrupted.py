@@ -1,0 +1,65 @@
+"""Ctrl-C: on the command line one line, and nowhere a result that is half-written or a file that is left over."""
+
+import random
+import signal
+
+import pytest
+
+NUMBERS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 6))]
+
+
+@pytest.fixture
+def interrupt(ask, undisturbed, folder_of):
+    """Have a job interrupted at some moment; one that was faster is begun anew."""
+
+    def interrupt(job, do, number):
+        seconds = random.Random(f"{job} {number}").uniform(0, 0.9 * undisturbed(job)["seconds"])
+        while True:
+            folder = folder_of(job)
+            ended = ask(job, do, folder, signal="SIGINT", seconds=seconds)
+            if "error" in ended or ended["value"] == 128 + signal.SIGINT:
+                return ended, folder
+            assert ended["exit"] == 0, folder.log()
+            seconds *= 0.8
+
+    return interrupt
+
+
+@pytest.fixture
+def assert_clean(ask, undisturbed, assert_whole):
+    """Check that what is there is whole, that nothing else is, and that the same call ends as ever."""
+
+    def assert_clean(job, folder, hidden=frozenset()):
+        about = undisturbed(job)
+        assert_whole(job, ask(job, "read", folder))
+        assert list(folder.tmp.iterdir()) == []
+        assert {path.name for path in folder.work.rglob(".*")} <= hidden
+        assert ask(job, "run", folder)["value"] == about["value"], folder.log()
+        assert ask(job, "read", folder)["value"] == about["new"]
+
+    return assert_clean
+
+
+@pytest.mark.parametrize(
+    ("job", "what_now"),
+    [
+        ("pretrain", "the same command goes on from the last state"),
+        ("corpus", "the same command goes on with what is finished"),
+        ("embed file", "nothing is written"),
+    ],
+)
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_interrupted_command_says_what_now(interrupt, assert_clean, job, what_now, number):
+    ended, folder = interrupt(job, "command", number)
+    assert ended["value"] == 130, folder.log()
+    assert folder.log().endswith(f"\nscgpt {job.split()[0]}: interrupted; {what_now}.\n")
+    assert "Traceback" not in folder.log()
+    assert_clean(job, folder, hidden={".corpus.zarr.build"})
+
+
+@pytest.mark.parametrize("job", ["train", "embed", "index", "save"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_interrupted_call_can_be_repeated(interrupt, assert_clean, job, number):
+    ended, folder = interrupt(job, "run", number)
+    assert ended["error"][0] == "KeyboardInterrupt"
+    assert_clean(job, folder)
