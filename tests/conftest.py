@@ -44,6 +44,39 @@ def find_golden(golden: Path, request: pytest.FixtureRequest) -> Callable[[str],
 
 
 @pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Let networks run out of memory with more tokens at a time than given, on the way back if asked for.
+
+    The list that it returns has the tokens of each pass that was tried.
+    """
+    import torch
+
+    from scgpt.nn import ScGPTNetwork
+
+    embed_tokens = ScGPTNetwork.embed_tokens
+
+    def limit(most: float, *, going_back: bool = False) -> list[int]:
+        tried = []
+
+        def run_out(*_) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        def limited(self, genes_TD, batch, *args):
+            tried.append(batch.n_tokens)
+            if batch.n_tokens > most and not going_back:
+                run_out()
+            x_TD = embed_tokens(self, genes_TD, batch, *args)
+            if batch.n_tokens > most and x_TD.requires_grad:
+                x_TD.register_hook(run_out)  # called when the layers above have their gradients
+            return x_TD
+
+        monkeypatch.setattr(ScGPTNetwork, "embed_tokens", limited)
+        return tried
+
+    return limit
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
