@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,8 @@ def find_golden(golden: Path, request: pytest.FixtureRequest) -> Callable[[str],
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Let networks run out of memory with more tokens at a time than given, on the way back if asked for.
 
-    The list that it returns has the tokens of each pass that was tried.
+    The list that it returns has the tokens of each pass that was tried. What an attempt on the way back kept must be gone
+    before the next.
     """
     import torch
 
@@ -56,18 +58,25 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]
     embed_tokens = ScGPTNetwork.embed_tokens
 
     def limit(most: float, *, going_back: bool = False) -> list[int]:
-        tried = []
+        tried: list[int] = []
+        failing: list[weakref.ref] = []  # hooks live as long as the graph that they hang on
+        failed: list[weakref.ref] = []
 
-        def run_out(*_) -> None:
+        def run_out() -> None:
+            failed.extend(failing)
+            failing.clear()
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         def limited(self, genes_TD, batch, *args):
+            assert all(hook() is None for hook in failed), "the graph of a failed attempt still takes memory"
             tried.append(batch.n_tokens)
             if batch.n_tokens > most and not going_back:
                 run_out()
             x_TD = embed_tokens(self, genes_TD, batch, *args)
             if batch.n_tokens > most and x_TD.requires_grad:
-                x_TD.register_hook(run_out)  # called when the layers above have their gradients
+                hook = lambda gradient: run_out()
+                x_TD.register_hook(hook)  # called when the layers above have their gradients
+                failing.append(weakref.ref(hook))
             return x_TD
 
         monkeypatch.setattr(ScGPTNetwork, "embed_tokens", limited)

@@ -115,6 +115,8 @@ class EmbeddingMixin:
             the model was not trained on.
         KeyError
             When a layer or column is not there.
+        MemoryError
+            When a single cell does not fit into the memory of the device.
         """
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

@@ -158,6 +158,8 @@ class TrainingMixin:
             When ``lora`` is asked for and peft is not installed.
         FloatingPointError
             When an objective or a weight is no longer finite. ``checkpoints`` holds the last good state.
+        MemoryError
+            When a batch does not fit into memory and cannot be trained on in parts.
         """
         if self.adata is None:
             raise ValueError(

@@ -166,7 +166,7 @@ class ScGPTTrainingPlan(TrainingPlan):
             assert batch.of_step is not None
             of_step = self._over_processes(batch.of_step)
         if self._alone and batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.optimizers(use_pl_optimizer=False).zero_grad()  # type: ignore[union-attr]
+            self.optimizers(use_pl_optimizer=False).zero_grad()
         done = 0
 
         def with_gradient(part: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
