@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,47 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         kills.update(dict(report.user_properties).get("kills survived", {}))
     if kills:
         terminalreporter.line(f"kills survived: {', '.join(f'{job} {n}' for job, n in kills.items())}")
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Let networks run out of memory with more tokens at a time than given, on the way back if asked for.
+
+    The list that it returns has the tokens of each pass that was tried. What an attempt on the way back kept must be gone
+    before the next.
+    """
+    import torch
+
+    from scgpt.nn import ScGPTNetwork
+
+    embed_tokens = ScGPTNetwork.embed_tokens
+
+    def limit(most: float, *, going_back: bool = False) -> list[int]:
+        tried: list[int] = []
+        failing: list[weakref.ref] = []  # hooks live as long as the graph that they hang on
+        failed: list[weakref.ref] = []
+
+        def run_out() -> None:
+            failed.extend(failing)
+            failing.clear()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        def limited(self, genes_TD, batch, *args):
+            assert all(hook() is None for hook in failed), "the graph of a failed attempt still takes memory"
+            tried.append(batch.n_tokens)
+            if batch.n_tokens > most and not going_back:
+                run_out()
+            x_TD = embed_tokens(self, genes_TD, batch, *args)
+            if batch.n_tokens > most and x_TD.requires_grad:
+                hook = lambda gradient: run_out()
+                x_TD.register_hook(hook)  # called when the layers above have their gradients
+                failing.append(weakref.ref(hook))
+            return x_TD
+
+        monkeypatch.setattr(ScGPTNetwork, "embed_tokens", limited)
+        return tried
+
+    return limit
 
 
 @pytest.fixture

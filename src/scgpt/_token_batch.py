@@ -184,8 +184,10 @@ class TokenBatch(Packed):
         changes = {n: getattr(self, n)[kept] for n in _PER_TOKEN if getattr(self, n) is not None}
         return replace(self, offsets=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), **changes)
 
-    def split(self, max_tokens: int) -> list[TokenBatch]:
+    def split(self, max_tokens: float) -> list[TokenBatch]:
         """Cut into consecutive batches of at most ``max_tokens`` tokens, and of at least one cell."""
+        if self.n_tokens <= max_tokens:
+            return [self]
         parts, start = [], 0
         for stop in range(1, self.n_cells + 1):
             is_last = stop == self.n_cells

@@ -73,7 +73,7 @@ def test_group_means_are_the_same_in_portions_of_any_size(model, cells, monkeypa
     whole = attention(model, genes, cells, groups=cells.obs["group"])
     for at_once, tokens in ((1, 1), (64, 8192)):
         monkeypatch.setattr("scgpt.model._attention._GENES_AT_ONCE", at_once * N_GENES)
-        monkeypatch.setattr("scgpt.model._embedding.tokens_per_pass", lambda device, tokens=tokens: tokens)
+        monkeypatch.setattr("scgpt.model._passes.tokens_per_pass", lambda device, tokens=tokens: tokens)
         again = attention(model, genes, cells, groups=cells.obs["group"])
         np.testing.assert_allclose(again.influence, whole.influence, atol=2e-3, rtol=0)  # a near tie moves one rank
         assert np.array_equal(again.n_cells, [20, 10])

@@ -204,6 +204,15 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(settings, tmp_path, accum
     assert len(losses(tmp_path / "run")) == 16
 
 
+def test_batches_that_do_not_fit_are_trained_on_in_parts(settings, tmp_path, short_of_memory):
+    quiet(settings(out=str(tmp_path / "whole")))
+    short_of_memory(600)
+    with pytest.warns(UserWarning, match="Memory did not suffice for 32 cells .*accumulate=2 alone"):
+        quiet(settings())
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "run")[name], tensor, atol=2e-4, rtol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_train_as_one(settings, tmp_path, accumulate, log_of):

@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import Callback
 from scgpt.data import TokenBatch
 from scgpt.model import SCGPT
 from scgpt.train import PartOfStep
-from scgpt.train._parts import counts, parts_of_step, shares
+from scgpt.train._parts import all_gradients_or_none, counts, parts_of_step, shares
 
 OBJECTIVES = {"gep": 1, "gepc": 0.5, "zero": 1, "cls": 2, "dar": 1}
 
@@ -37,6 +37,19 @@ def test_a_part_is_moved_and_cut_as_any_batch():
     assert isinstance(part, PartOfStep)
     assert part.n_cells == 2
     assert part.of_step.tolist() == [4, 12, 2]
+
+
+def test_gradients_are_added_whole_or_not_at_all():
+    weight, other, unused = (torch.nn.Parameter(torch.tensor(x)) for x in (1.0, 2.0, 3.0))
+    parameters = [weight, other, unused]
+    weight.grad, unused.grad = torch.tensor(10.0), torch.tensor(20.0)
+    with all_gradients_or_none(parameters):
+        (weight * other).backward()
+    assert [p.grad.item() for p in parameters] == [12, 1, 20]
+    with pytest.raises(ValueError, match="halfway"), all_gradients_or_none(parameters):
+        (weight * other).backward()
+        raise ValueError("halfway")
+    assert [p.grad.item() for p in parameters] == [12, 1, 20]
 
 
 class Gradients(Callback):

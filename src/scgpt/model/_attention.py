@@ -14,13 +14,15 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from scgpt._messages import warn_user
-from scgpt.data import GeneMatch
+from scgpt.data import GeneMatch, TokenBatch
 from scgpt.nn import rank_normalised
 
 from ._embedding import EmbeddingMixin, portions
 
 # Genes of cells that are read at a time: where zeros are tokens, a cell has all of them.
 _GENES_AT_ONCE = 4_000_000
+# Pairs of genes whose attention is held at a time.
+_PAIRS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +71,8 @@ class AttentionMixin(EmbeddingMixin):
     ) -> GeneAttention:
         """Average over cells how much genes attend to genes, by ranks.
 
-        The cells pass one after the other: what is held is one cell's attention, and a sum for each group. In a cell, the
-        attention of a head is normalised by :func:`scgpt.nn.rank_normalised`, without ``<cls>``; then it is averaged over heads.
+        What is held is the attention of a few cells, and a sum for each group. In a cell, the attention of a head is
+        normalised by :func:`scgpt.nn.rank_normalised`, without ``<cls>``; then it is averaged over heads.
 
         Parameters
         ----------
@@ -126,15 +128,27 @@ class AttentionMixin(EmbeddingMixin):
         batches = (
             cells.tokenize(rows, tokenizer) for rows in portions(index, max(1, _GENES_AT_ONCE // len(cells.token_ids)))
         )
-        tokenized = (batch.keep(torch.from_numpy(np.isin(batch.gene_ids.numpy(), asked))) for batch in batches)
+        tokenized = (
+            part
+            for batch in batches
+            for part in batch.keep(torch.from_numpy(np.isin(batch.gene_ids.numpy(), asked))).split(
+                _PAIRS_AT_ONCE // (len(asked) + 1)
+            )
+        )
         sums = _Sums(len(group_names), asked, len(self.vocab))
-        with torch.inference_mode():
-            for part in self._passes(tokenized, len(index), "float32", "Reading attention", progress_bar):
-                scores = self.module.network.attention_scores(part.to(self.device), attention_layer)
-                ids = np.split(part.gene_ids.numpy(), part.boundaries[1:-1])
-                for group, own, scores_HLL in zip(codes[part.cell_index.numpy()], ids, scores, strict=True):
-                    ranks = [rank_normalised(scores_HLL[head, 1:, 1:]) for head in chosen_heads]  # 0 is <cls>
-                    sums.add(int(group), own[1:], torch.stack(ranks).mean(0).cpu().numpy())
+
+        @torch.inference_mode()
+        def ranks_of(batch: TokenBatch) -> list[NDArray[np.float32]]:
+            return [
+                # The first token is <cls>.
+                torch.stack([rank_normalised(scores_HLL[head, 1:, 1:]) for head in chosen_heads]).mean(0).cpu().numpy()
+                for scores_HLL in self.module.network.attention_scores(batch, attention_layer)
+            ]
+
+        for part, ranks in self._passes(ranks_of, tokenized, len(index), "float32", "Reading attention", progress_bar):
+            ids = np.split(part.gene_ids.numpy(), part.boundaries[1:-1])
+            for group, own, ranks_LL in zip(codes[part.cell_index.numpy()], ids, ranks, strict=True):
+                sums.add(int(group), own[1:], ranks_LL)
         n_cells = np.bincount(codes[index], minlength=len(group_names))
         return GeneAttention(tuple(names), tuple(group_names), n_cells, sums.means(), sums.n)
 

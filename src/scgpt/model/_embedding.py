@@ -35,7 +35,7 @@ from scgpt.module import ScGPTModule
 from scgpt.train import ahead
 
 from ._conditions import conditions_of
-from ._passes import Precision, in_precision, tokens_per_pass
+from ._passes import Passes, Precision, T, in_precision
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,8 @@ class EmbeddingMixin:
             the model was not trained on.
         KeyError
             When a layer or column is not there.
+        MemoryError
+            When a single cell does not fit into the memory of the device.
         """
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
@@ -237,9 +239,9 @@ class EmbeddingMixin:
         # Many conditions weigh more than the tokens that they belong to.
         at_once = max(1, _CELLS_AT_ONCE // (1 + cells.conditions.width // 4)) if cells.conditions else _CELLS_AT_ONCE
         tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, at_once))
-        for part in self._passes(tokenized, len(index), precision, doing, progress_bar):
+        for part, of_part in self._passes(function, tokenized, len(index), precision, doing, progress_bar):
             n_empty += int((part.lengths == 1).sum())
-            rows = function(part.to(self.device)).cpu().numpy()
+            rows = of_part.cpu().numpy()
             if out:
                 out(rows)
             else:
@@ -252,20 +254,24 @@ class EmbeddingMixin:
         return result
 
     def _passes(
-        self, tokenized: Iterator[TokenBatch], n_cells: int, precision: Precision, doing: str, progress_bar: bool
-    ) -> Iterator[TokenBatch]:
-        """Yield batches, still on the CPU, of as many tokens as go through the network at a time, in a precision."""
+        self,
+        function: Callable[[TokenBatch], T],
+        tokenized: Iterator[TokenBatch],
+        n_cells: int,
+        precision: Precision,
+        doing: str,
+        progress_bar: bool,
+    ) -> Iterator[tuple[TokenBatch, T]]:
+        """Yield what :class:`Passes` does, in a precision, while a bar shows how far it is."""
         self.module.eval()
-        most = tokens_per_pass(self.module.network)
         with (
             in_precision(self.module.network, precision),
             tqdm(total=n_cells, desc=doing, unit="cell", disable=not progress_bar) as progress,
         ):
             # The next cells are read while these are computed.
-            for batch in ahead(tokenized, 1):
-                for part in batch.split(most):
-                    yield part
-                    progress.update(part.n_cells)
+            for part, result in Passes(self.module.network)(function, ahead(tokenized, 1)):
+                yield part, result
+                progress.update(part.n_cells)
 
     @torch.inference_mode()
     def get_gene_embeddings(self, genes: Iterable[str] | None = None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from scgpt._messages import warn_user
-from scgpt.data import GeneMatch
+from scgpt.data import GeneMatch, TokenBatch
 
 from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, _rows, portions
 from ._passes import Precision
@@ -87,9 +87,16 @@ class GeneContextMixin(EmbeddingMixin):
         n_tokens, width = len(self.vocab), self.module.network.config.d_model
         totals, counts = torch.zeros(n_tokens, width, dtype=torch.float64), torch.zeros(n_tokens, dtype=torch.int64)
         tokenized = (cells.tokenize(rows, tokenizer) for rows in portions(index, _CELLS_AT_ONCE))
-        for part in self._passes(tokenized, len(index), precision, "Embedding genes", progress_bar):
-            tokens_TD = self.module.network(part.to(self.device)).tokens
-            totals.index_add_(0, part.gene_ids, tokens_TD.double().cpu())
+
+        def tokens_of(batch: TokenBatch) -> torch.Tensor:
+            tokens_TD = self.module.network(batch).tokens
+            assert tokens_TD is not None  # they were asked for
+            return tokens_TD.double().cpu()
+
+        for part, tokens_TD in self._passes(
+            tokens_of, tokenized, len(index), precision, "Embedding genes", progress_bar
+        ):
+            totals.index_add_(0, part.gene_ids, tokens_TD)
             counts += torch.bincount(part.gene_ids, minlength=n_tokens)
         means = (totals[ids] / counts[ids].unsqueeze(1)).float().numpy()
         return pd.DataFrame(means, index=pd.Index(names, name="gene"))

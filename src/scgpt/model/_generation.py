@@ -16,12 +16,12 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from scgpt._messages import listed, warn_user
 from scgpt.data import (
     Cells,
     GeneMatch,
+    TokenBatch,
     check_whole,
     column_of,
     derive_key,
@@ -31,8 +31,8 @@ from scgpt.data import (
     values_of_bins,
 )
 
-from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin
-from ._passes import Precision, in_precision, tokens_per_pass
+from ._embedding import _CELLS_AT_ONCE, EmbeddingMixin, portions
+from ._passes import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -254,41 +254,40 @@ class GenerationMixin(EmbeddingMixin):
     ) -> NDArray[np.float32]:
         """Return the ``(n_prompts, n_genes)`` values that the network gives, bins where the tokenizer has them."""
         tokenizer = replace(self.tokenizer, ties="middle", max_length=max_length or self.tokenizer.max_length)
-        device = self.device
         lowest = 0 if tokenizer.include_zeros or tokenizer.n_bins is None else 1
         bounds = (lowest, math.inf if tokenizer.n_bins is None else tokenizer.n_bins - 1)
-        self.module.eval()
-        result = np.empty((len(index), len(asked)), np.float32)
         at_once = min(max(1, _TOKENS_AT_ONCE // (tokenizer.max_length + len(asked))), _CELLS_AT_ONCE)
-        done, n_empty = 0, 0
+        tokenized = (
+            # Several prompts may come of one cell: what is theirs goes by their own number.
+            replace(cells.tokenize(index[numbers], tokenizer, unknown=asked), cell_index=torch.from_numpy(numbers))
+            for numbers in portions(np.arange(len(index)), at_once)
+        )
 
-        def of_part(x: NDArray[np.float32] | None, n: int) -> torch.Tensor | None:
-            return None if x is None else torch.from_numpy(x[done : done + n]).to(device)
+        def generated(batch: TokenBatch) -> NDArray[np.float32]:
+            numbers = batch.cell_index.cpu().numpy()
 
-        with (
-            in_precision(self.module.network, precision),
-            tqdm(total=len(index), desc="Generating", unit="cell", disable=not progress_bar) as progress,
-        ):
-            for start in range(0, len(index), at_once):
-                batch = cells.tokenize(index[start : start + at_once], tokenizer, unknown=asked)
-                n_empty += int((batch.lengths == 1 + len(asked)).sum())
-                for part in batch.split(tokens_per_pass(self.module.network)):
-                    thresholds: torch.Tensor | float = 0.5
-                    if draws is not None:
-                        place = done + part.cell_of_token.numpy()
-                        thresholds = torch.from_numpy(draws(place, part.gene_ids.numpy())).to(device)
-                    part, n = part.to(device), part.n_cells
-                    values = self.module.generate(
-                        part,
-                        n_rounds,
-                        bounds=bounds,
-                        cell_prompt=of_part(embedded, n),
-                        share=of_part(share, n) if self._decides else None,
-                        thresholds=thresholds,
-                    )
-                    result[done : done + n] = values[part.unknown].view(n, -1).cpu().numpy()
-                    done += n
-                    progress.update(n)
+            def of_prompts(x: NDArray[np.float32] | None) -> torch.Tensor | None:
+                return None if x is None else torch.from_numpy(x[numbers]).to(self.device)
+
+            thresholds: torch.Tensor | float = 0.5
+            if draws is not None:
+                drawn = draws(numbers[batch.cell_of_token.cpu().numpy()], batch.gene_ids.cpu().numpy())
+                thresholds = torch.from_numpy(drawn).to(self.device)
+            values = self.module.generate(
+                batch,
+                n_rounds,
+                bounds=bounds,
+                cell_prompt=of_prompts(embedded),
+                share=of_prompts(share) if self._decides else None,
+                thresholds=thresholds,
+            )
+            return values[batch.unknown].view(len(numbers), -1).cpu().numpy()
+
+        result = np.empty((len(index), len(asked)), np.float32)
+        n_empty = 0
+        for part, values in self._passes(generated, tokenized, len(index), precision, "Generating", progress_bar):
+            n_empty += int((part.lengths == 1 + len(asked)).sum())
+            result[part.cell_index] = values
         if n_empty and embedded is None:
             logger.warning(
                 "%d cells express no known gene; what is generated for them is that of an empty cell.", n_empty

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
+from scgpt.data import TokenBatch
+from scgpt.module import MemoryLimit
 from scgpt.nn import ScGPTNetwork, has_bfloat16, layers_in
 
+T = TypeVar("T")
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # Tokens in a pass through the network times its width, on a CPU for each thread. What stays in a cache between two layers
@@ -37,6 +40,41 @@ def tokens_per_pass(network: ScGPTNetwork) -> int:
     kind = _device_of(network).type
     most = _NUMBERS_PER_PASS.get(kind, 2**25) * (torch.get_num_threads() if kind == "cpu" else 1)
     return max(1, most // network.config.d_model)
+
+
+class Passes:
+    """Sends cells through a network that is not trained, as many at a time as the memory of its device takes.
+
+    Parameters
+    ----------
+    network
+        The network.
+    """
+
+    def __init__(self, network: ScGPTNetwork):
+        self._device = _device_of(network)
+        self._limit = MemoryLimit(
+            tokens_per_pass(network),
+            effect="No result depends on it; precision='bfloat16' and a smaller max_length need less.",
+            remedy="fewer genes (max_length=, genes=), precision='bfloat16' or on the CPU (model.to_device('cpu'))",
+        )
+
+    def __call__(
+        self, function: Callable[[TokenBatch], T], batches: Iterable[TokenBatch]
+    ) -> Iterator[tuple[TokenBatch, T]]:
+        """Yield parts of batches, on the CPU as they came, each with what a function gave for it on the device.
+
+        Raises
+        ------
+        MemoryError
+            When a single cell does not fit.
+        """
+
+        def on_device(part: TokenBatch) -> T:
+            return function(part.to(self._device))
+
+        for batch in batches:
+            yield from self._limit.run(batch, on_device)
 
 
 @contextmanager

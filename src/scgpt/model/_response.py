@@ -20,6 +20,7 @@ from scgpt.data import (
     GeneValues,
     GeneVocab,
     Marks,
+    TokenBatch,
     Tokenizer,
     check_log_normalised,
     check_whole,
@@ -30,7 +31,7 @@ from scgpt.data import (
 from scgpt.module import ScGPTModule
 
 from ._embedding import _rows
-from ._passes import Precision, in_precision, tokens_per_pass
+from ._passes import Passes, Precision, in_precision, tokens_per_pass
 from ._perturbations import PERTURBATIONS_KEY, PerturbationNames, names_of
 
 
@@ -289,39 +290,49 @@ class ResponseMixin:
         progress_bar: bool,
     ) -> Iterator[PredictedProfiles]:
         self.module.eval()
+        passes = Passes(self.module.network)
         with in_precision(self.module.network, precision):
             for name, mark in tqdm(
                 zip(names, marks, strict=True), "Predicting", len(names), disable=not progress_bar, unit="perturbation"
             ):
-                yield PredictedProfiles(name, self._predict(mark, genes, control, rows), control)
+                yield PredictedProfiles(name, self._predict(mark, genes, control, rows, passes), control)
 
     @torch.inference_mode()
     def _predict(
-        self, mark: Marks, genes: NDArray[np.int64], control: NDArray[np.float32], rows: NDArray[np.int64]
+        self,
+        mark: Marks,
+        genes: NDArray[np.int64],
+        control: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        passes: Passes,
     ) -> NDArray[np.float32]:
         """Return what a perturbation makes of each control cell, ``(n_cells, n_genes)``."""
         # A perturbed gene that was not measured is a token, too; what it becomes is not told.
         unmeasured = np.setdiff1d(mark.tokens, [*genes, self.vocab.cls_id])
         asked = np.union1d(genes, unmeasured)
         place = np.searchsorted(asked, genes)
-        at_once = max(1, tokens_per_pass(self.module.network) // (len(asked) + 1))
-        predicted = np.empty_like(control)
-        for start in range(0, len(control), at_once):
-            part = slice(start, start + at_once)
-            values = np.zeros((len(control[part]), len(asked)), np.float32)
-            values[:, place] = control[part]
-            batch = tokens_of_cells(
-                values,
-                asked,
-                [mark] * len(values),
-                cls_id=self.vocab.cls_id,
-                cls_value=self.tokenizer.cls_value,
-                cell_index=rows[part],
-            )
-            out = self.module.inference(batch.to(self.device), ("perturb_gep",)).perturb_gep
+
+        def batches() -> Iterator[TokenBatch]:
+            at_once = max(1, tokens_per_pass(self.module.network) // (len(asked) + 1))
+            for start in range(0, len(control), at_once):
+                part = slice(start, start + at_once)
+                values = np.zeros((len(control[part]), len(asked)), np.float32)
+                values[:, place] = control[part]
+                yield tokens_of_cells(
+                    values,
+                    asked,
+                    [mark] * len(values),
+                    cls_id=self.vocab.cls_id,
+                    cls_value=self.tokenizer.cls_value,
+                    cell_index=rows[part],
+                )
+
+        def predicted(batch: TokenBatch) -> NDArray[np.float32]:
+            out = self.module.inference(batch, ("perturb_gep",)).perturb_gep
             assert out is not None  # the network raises where it has no such head
-            predicted[part] = out.float().cpu().numpy().reshape(len(values), -1)[:, 1 + place]
-        return predicted
+            return out.float().cpu().numpy().reshape(batch.n_cells, -1)[:, 1 + place]
+
+        return np.concatenate([values for _, values in passes(predicted, batches())])
 
 
 def _first_of_each(match: GeneMatch) -> NDArray[np.int64]:

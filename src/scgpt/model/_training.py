@@ -163,6 +163,8 @@ class TrainingMixin:
         KeyboardInterrupt
             When it is ended by hand. The model has learnt what it has, and can be used and saved; the same call goes on
             from the last state in ``checkpoints``.
+        MemoryError
+            When a batch does not fit into memory and cannot be trained on in parts.
         """
         if self.adata is None:
             raise ValueError(

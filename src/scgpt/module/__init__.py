@@ -12,6 +12,7 @@ from ._losses import (
     zero_nll,
 )
 from ._make import OBJECTIVES, default_objectives, is_generative, make_objectives, reads_levels
+from ._memory import MemoryLimit, is_out_of_memory
 from ._module import ScGPTModule
 from ._objectives import Cls, Dar, Ecs, Gep, Gepc, Levels, MeanOver, Objective, PerturbGep, Zero
 
@@ -27,6 +28,7 @@ __all__ = [
     "Gepc",
     "Levels",
     "MeanOver",
+    "MemoryLimit",
     "Objective",
     "PerturbGep",
     "ScGPTModule",
@@ -37,6 +39,7 @@ __all__ = [
     "gen",
     "generate",
     "is_generative",
+    "is_out_of_memory",
     "make_objectives",
     "masked_cross_entropy",
     "masked_mse",

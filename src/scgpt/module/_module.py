@@ -67,6 +67,13 @@ class ScGPTModule(BaseModuleClass):
             raise FloatingPointError(f"Objective {', '.join(bad)} is not finite; lower the learning rate.")
         return LossOutput(loss=total, extra_metrics=values, n_obs_minibatch=batch.n_cells)
 
+    @property
+    def couples_cells(self) -> list[str]:
+        """What looks at several cells of a batch at once: objectives, and a norm of the input that gathers statistics."""
+        norm = self.network.input_norm
+        names = [o.name for o in self.objectives if o.couples_cells]
+        return names + (["input_norm"] if norm is not None and norm.training else [])
+
     def total(self, losses: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the weighted sum of objectives, and all of them with the sums that they are parts of."""
         counting = [o for o in self.objectives if o.name in losses]

@@ -39,6 +39,8 @@ class Objective(ABC):
     """Heads of the network that it reads."""
     part_of: ClassVar[str | None] = None
     """Name of a sum that it is a part of, which is logged beside it."""
+    couples_cells: ClassVar[bool] = False
+    """Whether it looks at several cells at once, so that the loss of a batch is no mean of those of its parts."""
 
     weight: float = 1.0
 
@@ -183,6 +185,7 @@ class Ecs(Objective):
     """
 
     name = "ecs"
+    couples_cells = True
 
     beta: float = 0.8
 

@@ -65,6 +65,8 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
         When settings do not fit the corpus, the machine, or the run that the folder holds.
     FloatingPointError
         When an objective or a weight is no longer finite. ``states`` holds the last good state.
+    MemoryError
+        When a batch does not fit into memory and cannot be trained on in parts.
     OSError
         When the disk is full or the folder cannot be written to; what was written before is whole.
     KeyboardInterrupt

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scgpt.data import TokenBatch
 from scgpt.module import MeanOver
@@ -46,3 +47,20 @@ def parts_of_step(batches: Sequence[TokenBatch]) -> list[PartOfStep]:
     """Return batches that know of what whole they are parts."""
     of_step = torch.stack([counts(batch) for batch in batches]).sum(0)
     return [PartOfStep(**{f.name: getattr(b, f.name) for f in fields(b)}, of_step=of_step) for b in batches]
+
+
+@contextmanager
+def all_gradients_or_none(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Add to the gradients of parameters what is computed inside; if that fails, leave them as they were."""
+    before = [(parameter, parameter.grad) for parameter in parameters]
+    for parameter, _ in before:
+        parameter.grad = None
+    try:
+        yield
+    except BaseException:
+        for parameter, gradient in before:
+            parameter.grad = gradient
+        raise
+    for parameter, gradient in before:
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import nn
@@ -14,15 +15,23 @@ from torch import nn
 from scgpt._messages import listed
 from scgpt._token_batch import TokenBatch
 from scgpt.data import derive_key
-from scgpt.module import MeanOver, ScGPTModule
+from scgpt.module import MeanOver, MemoryLimit, ScGPTModule, is_out_of_memory
 
 from ._history import EpochMeans, history_to_plain, log_again
-from ._parts import PartOfStep, counts, shares
+from ._parts import PartOfStep, all_gradients_or_none, counts, shares
 from ._schedule import Schedule
 from ._speed import Speed, known_peak
 
 # Keys in a checkpoint of training.
-SETTINGS, HISTORY, STOPPED = "scgpt_settings", "scgpt_history", "scgpt_stopped"
+SETTINGS, HISTORY, STOPPED, MOST = "scgpt_settings", "scgpt_history", "scgpt_stopped", "scgpt_most_tokens"
+
+# What is said where memory runs out.
+_EFFECT = (
+    "Longer batches are cut into parts, whose gradients are summed to that of the whole batch; dropout draws other numbers. "
+    "Half the batch_size with accumulate_grad_batches=2 asks for that from the start (in pretraining accumulate=2 alone); "
+    "activation_checkpointing=True needs less memory."
+)
+_REMEDY = "shorter cells (max_length=), activation_checkpointing=True or precision='bf16-mixed'"
 
 
 class ScGPTTrainingPlan(TrainingPlan):
@@ -36,6 +45,9 @@ class ScGPTTrainingPlan(TrainingPlan):
     Several batches for one step of the optimiser (``accumulate_grad_batches``, several processes) have the gradient of
     one large batch: the means of objectives are over all its predicted tokens or cells. What looks at several cells at
     once, ``ecs`` and a norm of the input embeddings, sees those of a batch only.
+
+    A batch that the memory does not suffice for is done again in parts with the same gradient, and those that follow begin
+    with such parts; where cells are looked at at once, or several processes train, a ``MemoryError`` says what to do.
 
     Parameters
     ----------
@@ -111,6 +123,8 @@ class ScGPTTrainingPlan(TrainingPlan):
         self.activation_checkpointing = activation_checkpointing
         self.speeds: list[dict[str, float]] = []
         self._speed = Speed(module, peak_tflops)
+        self._limit = MemoryLimit(effect=_EFFECT, remedy=_REMEDY)
+        self._validation_limit = MemoryLimit(effect="What is logged does not depend on it.", remedy=_REMEDY)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the training depends on, so that it is not continued as another one, and what was logged."""
@@ -120,6 +134,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         for name, value in self._ended.items():
             logged.setdefault(name, {})[self.current_epoch] = value
         checkpoint[HISTORY] = {"logged": logged, "epoch": self._epoch.state_dict()}
+        checkpoint[MOST] = self._limit.most  # decides in which parts dropout draws
         checkpoint[STOPPED] = self.trainer.should_stop and self.trainer.early_stopping_callback is not None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -128,6 +143,7 @@ class ScGPTTrainingPlan(TrainingPlan):
         if hasattr(self.trainer.logger, "history"):
             log_again(self.trainer.logger, history["logged"])
         self._epoch.load_state_dict(history["epoch"])
+        self._limit.most = checkpoint.get(MOST, math.inf)  # what older versions wrote has none
         self.trainer.should_stop = checkpoint[STOPPED]
 
     def on_train_start(self) -> None:
@@ -139,34 +155,83 @@ class ScGPTTrainingPlan(TrainingPlan):
             self._speed.peak_tflops = known_peak(self.device, self.trainer.precision)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
-        """Return the loss of a batch of cells."""
-        torch.manual_seed(derive_key(self.seed, "dropout", self.current_epoch, batch_idx, self.global_rank))
-        losses = self._losses(batch, "training", self.global_step)
-        assert losses.extra_metrics is not None
-        own = counts(batch)
-        of_batch = self._over_processes(own)
-        self.step_values = self._values(losses, batch, own, of_batch, "train")
-        self._epoch.add(self.step_values, int(of_batch[0]))
-        n_processes = self.trainer.world_size
-        if not losses.extra_metrics or (not isinstance(batch, PartOfStep) and n_processes == 1):
-            return _with_gradient(losses.loss)
+        """Return the loss of a batch of cells.
+
+        A process that trains alone goes backward here: only then can a batch be done again, in parts, whose memory does
+        not suffice on the way back either. The loss that it returns passes no gradient on.
+        """
+        of_batch = self._over_processes(counts(batch))
         of_step = of_batch
         if isinstance(batch, PartOfStep):
             assert batch.of_step is not None
             of_step = self._over_processes(batch.of_step)
-        total, _ = self.module.total(self._weighed(losses, batch, shares(own, of_step)))
-        # times that by which Lightning and the exchange of gradients divide
-        return _with_gradient(total * self.trainer.accumulate_grad_batches * n_processes)
+        if self._alone and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.optimizers(use_pl_optimizer=False).zero_grad()
+        done = 0
 
-    def _values(
-        self, losses: LossOutput, batch: TokenBatch, own: torch.Tensor, of_batch: torch.Tensor, mode: str
-    ) -> dict[str, float]:
-        """Return total and objectives of a batch over all processes, under the names that they are logged by."""
-        total, metrics = losses.loss, losses.extra_metrics or {}
-        if self.trainer.world_size > 1 and metrics:
-            weighed = self._weighed(losses, batch, shares(own, of_batch))
-            sums = self._over_processes(torch.stack([x.detach() for x in weighed.values()]))
-            total, metrics = self.module.total(dict(zip(weighed, sums, strict=True)))
+        def with_gradient(part: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            # Of parts but the first, also a function of where they begin, and not of what failed before.
+            place = (self.current_epoch, batch_idx, self.global_rank, *([done] if done else []))
+            torch.manual_seed(derive_key(self.seed, "dropout", *place))
+            losses, own = self._losses(part, "training", self.global_step), counts(part)
+            loss = losses.loss
+            if losses.extra_metrics:
+                loss, _ = self.module.total(self._weighed(losses, part, shares(own, of_step)))
+            if self._alone:
+                self._go_back(loss)
+                loss = loss.detach()
+            return loss, {name: x.detach() for name, x in self._weighed(losses, part, shares(own, of_batch)).items()}
+
+        results = []
+        for part, result in self._limit.run(batch, with_gradient, self._why_whole()):
+            done += part.n_cells
+            results.append(result)
+        self.step_values = self._values([values for _, values in results], "train")
+        self._epoch.add(self.step_values, int(of_batch[0]))
+        loss = torch.stack([loss for loss, _ in results]).sum()
+        # times that by which Lightning and the exchange of gradients divide
+        return _with_gradient(loss * self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether no other process waits for this one's gradients."""
+        return isinstance(self.trainer.strategy, SingleDeviceStrategy)
+
+    def _why_whole(self) -> str | None:
+        """Return why a batch must not be divided, None where it may be."""
+        if not self._alone:
+            return "several processes train together"
+        coupling = self.module.couples_cells
+        return f"{' and '.join(coupling)} sees all cells of a batch at once" if coupling else None
+
+    def _go_back(self, loss: torch.Tensor) -> None:
+        """Add a loss's gradient, as Lightning does it: scaled as the precision wants it, and not in it."""
+        with all_gradients_or_none(self.module.parameters()), torch.autocast(self.device.type, enabled=False):
+            self.trainer.strategy.backward(_with_gradient(loss), None)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the gradients of the step before, where the new ones are not there yet."""
+        if not self._alone:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go backward; out of memory, a process among several stops, as the others would wait for it."""
+        try:
+            super().backward(loss, *args, **kwargs)
+        except RuntimeError as error:
+            if self._alone or not is_out_of_memory(error):
+                raise
+            raise self._limit.failure(
+                "The way back of a batch does not fit into memory. Take a smaller batch_size", str(error)
+            ) from None
+
+    def _values(self, parts: Sequence[Mapping[str, torch.Tensor]], mode: str) -> dict[str, float]:
+        """Return total and objectives of a batch over its parts and all processes, under the names that they are logged by."""
+        sums = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        total, metrics = torch.zeros(()), sums
+        if sums:
+            over_all = self._over_processes(torch.stack(list(sums.values())))
+            total, metrics = self.module.total(dict(zip(sums, over_all, strict=True)))
         values = {f"{mode}_loss": total} | {f"{name}_{mode}": value for name, value in metrics.items()}
         # One transfer from the device for all.
         return dict(zip(values, torch.stack([x.detach().float() for x in values.values()]).tolist(), strict=True))
@@ -218,9 +283,13 @@ class ScGPTTrainingPlan(TrainingPlan):
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Log the loss of a batch of cells."""
-        own = counts(batch)
-        of_batch = self._over_processes(own)
-        values = self._values(self._losses(batch, "validation"), batch, own, of_batch, "validation")
+        of_batch = self._over_processes(counts(batch))
+
+        def scored(part: TokenBatch) -> dict[str, torch.Tensor]:
+            return self._weighed(self._losses(part, "validation"), part, shares(counts(part), of_batch))
+
+        parts = self._validation_limit.run(batch, scored, self._why_whole())
+        values = self._values([values for _, values in parts], "validation")
         # The number of cells weighs the epoch's mean; it is the same in all processes.
         self.log_dict(values, prog_bar=True, on_step=False, on_epoch=True, batch_size=int(of_batch[0]))
 
