@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._checks import single
 from ._hashing import derive_key
 from ._kernels import bin_expressed
 
@@ -36,11 +37,13 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
     -------
     ``(n_genes,)`` bins.
     """
-    row = np.asarray(row, dtype=np.float32)
+    row = single(np.asarray(row))
     if n_bins < 3:
         raise ValueError(f"n_bins must be at least 3, not {n_bins}.")
     if ties not in ("middle", "spread"):
         raise ValueError(f"ties must be 'middle' or 'spread', not {ties!r}.")
+    if row.ndim != 1:
+        raise ValueError(f"bin_values takes the values of one cell, (n_genes,), not an array of shape {row.shape}.")
     if not (row >= 0).all() or not np.isfinite(row).all():
         raise ValueError("Values to bin must be finite and at least 0.")
     expressed = np.flatnonzero(row)
