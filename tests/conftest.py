@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anndata
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,3 +164,32 @@ def perturbation_model(_perturbed: anndata.AnnData) -> SCGPTPerturbation:
     settings = {"accelerator": "cpu", "plan_kwargs": {"warmup_steps": 0}, "enable_progress_bar": False}
     model.train(15, lr=2e-2, batch_size=16, train_size=1.0, seed=0, **settings)
     return model
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Count how many examples a property is run on."""
+    if not (isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj)):
+        return (yield)
+    held, n_examples = item.obj.hypothesis, 0
+    of_one_example = held.inner_test
+
+    @wraps(of_one_example)
+    def counted(*args, **kwargs):
+        nonlocal n_examples
+        n_examples += 1
+        return of_one_example(*args, **kwargs)
+
+    held.inner_test = counted
+    try:
+        return (yield)
+    finally:
+        held.inner_test = of_one_example
+        item.user_properties.append(("examples", n_examples))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    examples = [n for report in reports for name, n in report.user_properties if name == "examples"]
+    if examples:
+        terminalreporter.write_line(f"properties: {len(examples)}, examples: {sum(examples)}")

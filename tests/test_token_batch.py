@@ -104,6 +104,13 @@ def test_padded_and_back_is_the_same_without_optional_fields(batch):
     assert_same(TokenBatch.from_padded(**padded), plain)
 
 
+def test_a_batch_of_no_cell_is_padded_and_split_too(batch):
+    nothing = batch.cells(0, 0)
+    assert nothing.longest == 0
+    assert nothing.split(10) == []
+    assert_same(TokenBatch.from_padded(**nothing.to_padded()), nothing)
+
+
 def test_to_padded_fills_with_what_is_asked_for(batch):
     padded = batch.to_padded(pad_id=200, pad_value=-2.0)
     assert padded["padding"].tolist() == [[i >= n for i in range(5)] for n in LENGTHS]

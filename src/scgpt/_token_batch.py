@@ -38,8 +38,8 @@ class Packed:
 
     @property
     def longest(self) -> int:
-        """Number of rows of the longest cell."""
-        return max(stop - start for start, stop in pairwise(self.boundaries))
+        """Number of rows of the longest cell; 0 without cells."""
+        return max((stop - start for start, stop in pairwise(self.boundaries)), default=0)
 
     @property
     def first(self) -> Tensor:

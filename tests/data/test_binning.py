@@ -125,6 +125,16 @@ def test_values_that_are_no_expression_are_refused(value):
         bin_values([1, value])
 
 
+def test_values_beyond_single_precision_are_refused_as_infinite():
+    with pytest.raises(ValueError, match="finite and at least 0"):
+        bin_values([1e39, 1.0])
+
+
+def test_cells_are_binned_one_by_one():
+    with pytest.raises(ValueError, match=r"one cell, \(n_genes,\), not an array of shape \(2, 3\)"):
+        bin_values(np.ones((2, 3)))
+
+
 def test_too_few_bins_are_refused():
     with pytest.raises(ValueError, match="n_bins must be a whole number of at least 3, not 2"):
         bin_values([1.0], 2)

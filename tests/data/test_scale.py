@@ -68,5 +68,18 @@ def test_expression_is_log_normalised_by_what_its_values_tell():
     logs = ad.AnnData(sp.csr_matrix(expected.astype(np.float32)))
     np.testing.assert_allclose(expression_of(logs).toarray(), expected, rtol=1e-6)
     logs.layers["scaled"] = sp.csr_matrix(expected - 1)
-    with pytest.raises(ValueError, match="Values are negative"):
+    with pytest.raises(ValueError, match="holds negative values"):
         expression_of(logs, "scaled")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_expression_is_finite(value, kind):
+    with pytest.raises(ValueError, match=r"NaN or infinite.*rows \[1\]"):
+        expression_of(ad.AnnData(kind(np.array([[1.0, 0], [2, value]]))))
+
+
+def test_entries_that_are_stored_twice_are_summed_before_their_logarithm():
+    twice = sp.csr_matrix((np.array([100, 100, 50], np.int8), [0, 0, 1], [0, 2, 3]), shape=(2, 2))
+    expected = expression_of(ad.AnnData(sp.csr_matrix(np.array([[200, 0], [0, 50]]))), target_sum=1e4)
+    assert np.array_equal(expression_of(ad.AnnData(twice), target_sum=1e4).toarray(), expected.toarray())

@@ -223,11 +223,12 @@ def test_spread_ties_follow_key_cell_and_gene():
         (np.nan, "NaN or infinite values"),
         (np.inf, "NaN or infinite values"),
         (-np.inf, "NaN or infinite values"),
+        (1e39, r"NaN or infinite values \(or above 3.4e38\)"),
         (-0.5, "negative values, as scaled data"),
     ],
 )
 def test_values_that_are_no_expression_are_refused_wherever_they_are(value, message, matched, duplicates):
-    dense = np.ones((4, 3), np.float32)
+    dense = np.ones((4, 3))
     dense[2, 0] = value
     token_ids = np.array([5 if matched else -1, 7, 7 if duplicates else 8])
     with pytest.raises(ValueError, match=rf"{message}.*rows \[12\]"):

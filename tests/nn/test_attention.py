@@ -85,6 +85,19 @@ def test_queries_of_cls_alone_give_its_rows_of_the_whole(name, lengths, make_bat
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_scores_of_long_cells_are_written_out_in_parts(make_batch, monkeypatch):
+    batch = make_batch((7, 1, 12, 3))
+    qkv = random_qkv(batch.n_tokens, torch.float64)
+    whole = forward_and_gradients(FUNCTIONS["softmax"], qkv, batch)
+    monkeypatch.setattr(_backends, "_SCORES_AT_ONCE", 5 * HEADS * 12)  # five of the 12 queries at a time
+    most = []
+    monkeypatch.setattr(_backends.F, "dropout", lambda scores, p: most.append(scores.numel()) or scores)
+    for ours, theirs in zip(forward_and_gradients(FUNCTIONS["softmax"], qkv, batch), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert max(most) == 5 * HEADS * 12
+    assert len(most) == 1 + 1 + 3 + 1
+
+
 def test_a_token_sees_no_other_cell(batch):
     q, k, v = random_qkv(batch.n_tokens)
     before = attention(q, k, v, batch)

@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,109 +6,19 @@ import torch
 import torch.nn.functional as F
 
 from scgpt.data import TokenBatch
-from scgpt.nn import NetworkOutput, ScGPTConfig, ScGPTNetwork, attention
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, attention
 
-EVERYTHING = {
-    "n_conditions": 3,
-    "n_modalities": 4,
-    "n_batches": 3,
-    "batch_embedding": True,
-    "adversary": True,
-    "n_classes": 5,
-    "zero": True,
-}
-ALL_HEADS = ("gep", "gepc", "zero", "cls", "dar")
+from ._networks import ALL_HEADS, EVERYTHING, PaddedReference, outputs, per_cell
 
 
 def assert_close(a, b, atol=1e-5):
     torch.testing.assert_close(a, b, rtol=1e-6, atol=atol)
 
 
-def outputs(out: NetworkOutput) -> dict[str, torch.Tensor]:
-    return {f.name: getattr(out, f.name) for f in fields(out) if getattr(out, f.name) is not None}
-
-
-def per_cell(name: str) -> bool:
-    return name in ("cells", "cls", "dar", "levels")
-
-
 def reorder(batch: TokenBatch, cells: list[int]) -> TokenBatch:
     """The batch with its cells in another order."""
     padded = batch.to_padded()
     return TokenBatch.from_padded(**{name: x[cells] for name, x in padded.items()})
-
-
-class PaddedReference:
-    """The network as other code has it: padded, by torch's own encoder, with everything written out.
-
-    It shares the weights of a network of ours and none of its code.
-    """
-
-    def __init__(self, network: ScGPTNetwork):
-        self.weights = network.state_dict()
-        self.config = c = network.config
-        layer = torch.nn.TransformerEncoderLayer(
-            c.d_model, c.n_heads, c.d_feed_forward, activation="relu", batch_first=True, norm_first=c.norm == "pre"
-        )
-        self.encoder = torch.nn.TransformerEncoder(layer, c.n_layers, enable_nested_tensor=False).eval()
-        renamed = {}
-        for name, tensor in self.weights.items():
-            if name.startswith("layers."):
-                for ours, theirs in (
-                    ("attention.qkv.", "self_attn.in_proj_"),
-                    ("attention.out.", "self_attn.out_proj."),
-                    ("feed_forward.0.", "linear1."),
-                    ("feed_forward.3.", "linear2."),
-                ):
-                    name = name.replace(ours, theirs)
-                renamed[name] = tensor
-        self.encoder.load_state_dict(renamed)
-
-    def linear(self, x, name):
-        return F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
-
-    def norm(self, x, name):
-        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
-
-    def normed_rows(self, ids, name):
-        return self.norm(self.weights[f"{name}.embedding.weight"][ids], f"{name}.norm")
-
-    def mlp(self, x, name):
-        x = F.leaky_relu(self.linear(x, f"{name}.0"))
-        return self.linear(F.leaky_relu(self.linear(x, f"{name}.2")), f"{name}.4").squeeze(-1)
-
-    def classifier(self, x, name, activation):
-        for i in (0, 3):
-            x = self.norm(activation(self.linear(x, f"{name}.{i}")), f"{name}.{i + 2}")
-        return self.linear(x, f"{name}.6")
-
-    def __call__(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
-        c, p = self.config, batch.to_padded()
-        genes = self.normed_rows(p["gene_ids"], "genes")
-        hidden = torch.relu(self.linear(p["values"].clamp(max=c.max_value).unsqueeze(-1), "values.linear1"))
-        x = genes + self.norm(self.linear(hidden, "values.linear2"), "values.norm")
-        x = x + self.weights["conditions.weight"][p["condition_ids"]].sum(2)
-        # With gradients on, torch takes its plain path and not its fused one.
-        with torch.enable_grad():
-            x = self.encoder(x, src_key_padding_mask=p["padding"]).detach()
-        cells = x[:, 0]
-
-        context = self.normed_rows(p["batch_labels"], "batches").unsqueeze(1)
-        context = context + self.normed_rows(p["modality_ids"], "modalities")
-        with_context = torch.cat([x, context], -1)
-        cell_with_context = torch.cat([cells, context[:, 0]], -1).unsqueeze(1)
-        query = torch.sigmoid(self.linear(torch.cat([genes, context], -1), "gepc.query"))
-        out = {
-            "tokens": x,
-            "cells": cells,
-            "gep": self.mlp(with_context, "gep.value"),
-            "zero": torch.sigmoid(self.mlp(with_context, "gep.expressed")),
-            "gepc": (self.linear(query, "gepc.value") * cell_with_context).sum(-1),
-            "zero_gepc": torch.sigmoid((self.linear(query, "gepc.expressed") * cell_with_context).sum(-1)),
-            "cls": self.classifier(cells, "cls", torch.relu),
-            "dar": self.classifier(cells, "dar.classifier", F.leaky_relu),
-        }
-        return {name: y if per_cell(name) else y[~p["padding"]] for name, y in out.items()}
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])

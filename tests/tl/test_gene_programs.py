@@ -121,6 +121,6 @@ def test_bad_input(grouped_cells, grouped_model):
     with pytest.warns(UserWarning, match="1 genes are not known to the model and left out: NOT_KNOWN"):
         programs(strange, grouped_model, genes=[*GROUPS[0], "NOT_KNOWN"])
     grouped_cells.X = sp.csr_matrix(grouped_cells.X.toarray() - 1)
-    with pytest.raises(ValueError, match="Values are negative"):
+    with pytest.raises(ValueError, match="holds negative values"):
         programs(grouped_cells, grouped_model)
     assert "scgpt_program" not in grouped_cells.var

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ._checks import raise_for_values
+from ._checks import raise_for_values, single
 from ._kernels import merge, survey
 
 
@@ -36,7 +36,8 @@ def aligned(
     ValueError
         When values are negative, NaN or infinite.
     """
-    rows = rows.astype(np.float32)  # a copy, and sums of small integers overflow
+    # A copy in single precision: sums of small integers overflow.
+    rows = sp.csr_matrix((single(rows.data), rows.indices, rows.indptr), rows.shape, copy=True)
     rows.sum_duplicates()
     indptr, indices = rows.indptr.astype(np.int64), rows.indices.astype(np.int32)
     raise_for_values(survey(indptr, indices, rows.data, slots)[1], cell_index)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._arguments import check_whole
+from ._checks import single
 from ._hashing import derive_key
 from ._kernels import bin_expressed
 
@@ -37,10 +38,12 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
     -------
     ``(n_genes,)`` bins.
     """
-    row = np.asarray(row, dtype=np.float32)
+    row = single(np.asarray(row))
     check_whole(n_bins, "n_bins", 3)
     if ties not in ("middle", "spread"):
         raise ValueError(f"ties must be 'middle' or 'spread', not {ties!r}.")
+    if row.ndim != 1:
+        raise ValueError(f"bin_values takes the values of one cell, (n_genes,), not an array of shape {row.shape}.")
     if not (row >= 0).all() or not np.isfinite(row).all():
         raise ValueError("Values to bin must be finite and at least 0.")
     expressed = np.flatnonzero(row)

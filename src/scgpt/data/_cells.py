@@ -210,7 +210,7 @@ def _row_reader(adata: AnnData, layer: str | None) -> RowReader:
     if _is_stored(matrix):
         return lambda index: _dense_or_lazy_rows(matrix, index)
     if sp.issparse(matrix):
-        matrix = matrix.tocsr()
+        matrix = _csr(matrix)
     return lambda index: _csr(matrix[_as_slice(index)])
 
 

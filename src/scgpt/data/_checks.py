@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -10,6 +11,12 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from ._kernels import NEGATIVE, NOT_FINITE
+
+
+def single(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return values in single precision; what it does not hold is infinite, and refused as such."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def raise_for_values(flags: NDArray[np.uint8], cell_index: NDArray[np.int64]) -> None:
@@ -28,7 +35,10 @@ def raise_for_values(flags: NDArray[np.uint8], cell_index: NDArray[np.int64]) ->
         When a flag is set.
     """
     for bit, text in (
-        (NOT_FINITE, "holds NaN or infinite values. Replace or drop them, or name another layer by layer=..."),
+        (
+            NOT_FINITE,
+            "holds NaN or infinite values (or above 3.4e38). Replace or drop them, or name another layer by layer=...",
+        ),
         (
             NEGATIVE,
             "holds negative values, as scaled data (scanpy.pp.scale) and residuals do. scGPT reads counts or "

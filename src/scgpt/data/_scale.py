@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from ._aligned import aligned
 from ._cells import Cells
 
 Scale = Literal["counts", "normalised", "log-normalised"]
@@ -47,16 +48,14 @@ def log_normalised(rows: sp.csr_matrix, scale: Scale | None = None, target_sum: 
     Raises
     ------
     ValueError
-        When values are negative, as scaled ones are.
+        When values are negative, as scaled ones are, NaN or infinite.
     """
     import scanpy as sc
 
-    if rows.nnz and rows.data.min() < 0:
-        raise ValueError(
-            "Values are negative, as scaled ones are; name the layer with counts or log-normalised values."
-        )
-    cells = AnnData(rows.astype(np.float32))
-    scale = scale or scale_of_values(rows.data)
+    n_cells, n_vars = rows.shape
+    values = aligned(rows, np.arange(n_vars), n_vars, np.arange(n_cells))
+    cells = AnnData(values)
+    scale = scale or scale_of_values(values.data)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some cells have zero counts")
         if scale == "counts":
@@ -74,7 +73,7 @@ def expression_of(adata: AnnData, layer: str | None = None, target_sum: float | 
     KeyError
         When there is no such layer.
     ValueError
-        When values are negative.
+        When values are negative, NaN or infinite.
     """
     cells = Cells(adata, np.arange(adata.n_vars), layer=None if layer == "X" else layer)
     return log_normalised(cells.rows(np.arange(adata.n_obs)), target_sum=target_sum)

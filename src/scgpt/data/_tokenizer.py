@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scgpt._token_batch import TokenBatch
 
 from ._binning import Ties
-from ._checks import raise_for_values
+from ._checks import raise_for_values, single
 from ._hashing import hash_ids
 from ._kernels import ONE_AT_A_TIME, fill, merge, survey
 from ._vocab import GeneVocab
@@ -109,11 +109,12 @@ class Tokenizer:
             cell_index = np.arange(matrix.shape[0])
         cell_index = np.ascontiguousarray(cell_index, dtype=np.int64)  # another type would be compiled for anew
         if not matrix.has_canonical_format:
-            matrix = matrix.astype(np.float32, copy=True)  # sums of small integers overflow
+            # A copy in single precision: sums of small integers overflow.
+            matrix = sp.csr_matrix((single(matrix.data), matrix.indices, matrix.indptr), matrix.shape, copy=True)
             matrix.sum_duplicates()
         indptr = matrix.indptr.astype(np.int64, copy=False)
         indices = matrix.indices.astype(np.int32, copy=False)
-        data = matrix.data.astype(np.float32, copy=False)
+        data = single(matrix.data)
 
         with ONE_AT_A_TIME:
             return self._tokens(indptr, indices, data, token_ids, cell_index, key)

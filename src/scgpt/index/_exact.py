@@ -55,6 +55,7 @@ class ExactStore:
             table = queries[part] @ self.vectors.T
             near = np.argpartition(table, len(self) - k, axis=1)[:, len(self) - k :]
             near.sort(axis=1)
+            _take_first_of_equals(table, near)
             values = np.take_along_axis(table, near, axis=1)
             order = np.argsort(-values, axis=1, kind="stable")
             rows[part] = np.take_along_axis(near, order, axis=1)
@@ -69,3 +70,13 @@ class ExactStore:
     def load(cls, folder: Path) -> Self:
         """Map the vectors in a folder into memory."""
         return cls(np.load(folder / cls.file, mmap_mode="r", allow_pickle=False))
+
+
+def _take_first_of_equals(table: Vectors, near: NDArray[np.int64]) -> None:
+    """Put the first of those in, where more than ``k`` are as near as the last of the ``k`` nearest."""
+    farthest = np.take_along_axis(table, near, axis=1).min(axis=1, keepdims=True)
+    k = near.shape[1]
+    for query in np.flatnonzero((table >= farthest).sum(axis=1) > k):
+        nearer = np.flatnonzero(table[query] > farthest[query])
+        equal = np.flatnonzero(table[query] == farthest[query])
+        near[query] = np.sort(np.concatenate([nearer, equal[: k - len(nearer)]]))

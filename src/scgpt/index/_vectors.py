@@ -64,14 +64,13 @@ def unit(vectors: ArrayLike, n_dims: int | None = None, first_row: int = 0) -> V
         raise ValueError(
             f"The embeddings have {array.shape[1]} dimensions and the reference {n_dims}: embed both with one model."
         )
-    array = array.astype(np.float32)  # a copy, which is divided in place
-    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    # In double precision: single precision does not hold the squares of all that it holds.
+    lengths = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))[:, None]
     wrong = ~(np.isfinite(lengths) & (lengths > 0))[:, 0]
     if wrong.any():
         rows = (np.flatnonzero(wrong)[:5] + first_row).tolist()
         raise ValueError(f"{int(wrong.sum())} embeddings are zero, NaN or infinite, such as rows {rows}; drop them.")
-    array /= lengths
-    return array
+    return np.divide(array, lengths, out=np.empty(array.shape, np.float32), casting="same_kind")
 
 
 def portions(n: int) -> Iterator[slice]:

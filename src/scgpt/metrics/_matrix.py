@@ -37,4 +37,7 @@ def in_memory(adata: AnnData, layer: str | None) -> Matrix:
         matrix = matrix.to_memory()
     if hasattr(matrix, "compute"):  # on dask
         matrix = matrix.compute()
-    return matrix.tocsr() if sp.issparse(matrix) else np.asarray(matrix)
+    if not sp.issparse(matrix):
+        return np.asarray(matrix)
+    # scipy computes nothing in float16
+    return (matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix).tocsr()

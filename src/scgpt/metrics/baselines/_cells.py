@@ -37,7 +37,7 @@ def log_normalized(counts: Matrix) -> Matrix:
 
     As :func:`scanpy.pp.normalize_total` and :func:`scanpy.pp.log1p`, without the seconds that compiling them takes.
     """
-    totals = np.asarray(counts.sum(axis=1)).ravel()
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     factors = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0).astype(np.float32)
     if isinstance(counts, np.ndarray):
         return np.log1p(counts * factors[:, None])
