@@ -47,15 +47,6 @@ def find_golden(golden: Path, request: pytest.FixtureRequest) -> Callable[[str],
     return find
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many kills of each job were survived; it is here because with pytest-xdist only this file is seen."""
-    kills: Counter[str] = Counter()
-    for report in terminalreporter.getreports("passed"):
-        kills.update(dict(report.user_properties).get("kills survived", {}))
-    if kills:
-        terminalreporter.line(f"kills survived: {', '.join(f'{job} {n}' for job, n in kills.items())}")
-
-
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Let networks run out of memory with more tokens at a time than given, on the way back if asked for.
@@ -189,7 +180,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was tried; it is here because with pytest-xdist only this file is seen."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    examples = [n for report in reports for name, n in report.user_properties if name == "examples"]
-    if examples:
+    given = [(name, value) for report in reports for name, value in report.user_properties]
+    if examples := [n for name, n in given if name == "examples"]:
         terminalreporter.write_line(f"properties: {len(examples)}, examples: {sum(examples)}")
+    kills: Counter[str] = Counter()
+    for name, of_jobs in given:
+        if name == "kills survived":
+            kills.update(of_jobs)
+    if kills:
+        terminalreporter.write_line(f"kills survived: {', '.join(f'{job} {n}' for job, n in kills.items())}")
