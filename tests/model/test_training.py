@@ -1,3 +1,4 @@
+import os
 import signal
 from dataclasses import replace
 
@@ -169,6 +170,63 @@ def test_an_interrupt_by_hand_comes_through_and_can_be_repeated(counts):
     with pytest.raises(KeyboardInterrupt):
         model.train(1, callbacks=[Interrupt()], enable_progress_bar=False)
     assert signal.getsignal(signal.SIGINT) == handler
+
+
+@pytest.mark.parametrize("how", ["plain", "lora", "checkpoint"])
+def test_after_an_interrupt_the_model_is_used_saved_and_trained_to_the_end(counts, golden, tmp_path, how):
+    class Interrupt(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 5:
+                os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C in a notebook
+
+    def new() -> SCGPT:
+        if how == "plain":
+            return SCGPT(counts, **TINY)
+        return SCGPT.from_pretrained(pretrained, counts)
+
+    SCGPT.setup_anndata(counts)
+    pretrained = SCGPT(counts, **TINY).to_checkpoint()
+    settings = {"checkpoint_every": 2, "seed": 1, "enable_progress_bar": False, "lora": 2 if how == "lora" else None}
+    expected = new()
+    expected.train(2, **settings)
+    model = new()
+    before = embed(new(), counts)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(2, callbacks=[Interrupt()], checkpoints=tmp_path / "states", **settings)
+    assert model.is_trained and not model.module.training
+    assert model.history["train_loss"].index.tolist() == [0]
+    learnt = embed(model, counts)
+    assert np.isfinite(learnt).all() and not np.array_equal(learnt, before)
+    assert model.extras["mask_share"] == 0.4
+    if how != "plain":
+        assert model.load_report == expected.load_report  # no longer that of the file
+    model.save(tmp_path / "model")
+    assert np.array_equal(embed(SCGPT.load(tmp_path / "model", counts), counts), learnt)
+
+    again = new()
+    again.train(2, checkpoints=tmp_path / "states", **settings)
+    assert np.array_equal(embed(again, counts), embed(expected, counts))
+    pd.testing.assert_frame_equal(again.history["train_loss"], expected.history["train_loss"])
+
+
+def test_states_do_not_pile_up_where_a_training_goes_on(counts, tmp_path):
+    class Fail(Callback):
+        def __init__(self, at):
+            self.at = at
+
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == self.at:
+                raise RuntimeError
+
+    SCGPT.setup_anndata(counts)
+    (tmp_path / ".step=1.ckpt.part").write_bytes(b"of a process that was killed")
+    (tmp_path / "best.ckpt.txt").write_text("of the user")
+    for at in (3, 6):
+        with pytest.raises(RuntimeError):
+            SCGPT(counts, **TINY).train(
+                2, checkpoints=tmp_path, checkpoint_every=1, callbacks=[Fail(at)], enable_progress_bar=False
+            )
+        assert {path.name for path in tmp_path.iterdir()} == {f"step={at}.ckpt", "best.ckpt.txt"}
 
 
 def test_objectives_are_those_of_the_call(counts):
