@@ -15,6 +15,7 @@ import scgpt
 SOURCE = Path(scgpt.__file__).parent
 FLOORS = {
     "_folders": 0,
+    "_json": 0,
     "_lazy": 0,
     "_messages": 0,
     "_token_batch": 0,
@@ -38,7 +39,14 @@ FLOORS = {
 # Could be lifted out and used alone: imports nothing of scgpt.
 APART = {"metrics"}
 # Beyond the standard library and rooms below; rooms that are not named here may import what they like.
-THIRD_PARTY = {"_folders": set(), "_lazy": set(), "_messages": set(), "_token_batch": {"torch"}, "nn": {"torch"}}
+THIRD_PARTY = {
+    "_folders": set(),
+    "_json": set(),
+    "_lazy": set(),
+    "_messages": set(),
+    "_token_batch": {"torch"},
+    "nn": {"torch"},
+}
 # What a room uses where it is there: imported inside functions alone.
 OPTIONAL = {"nn": {"flash_attn"}}
 # Other limits of a room on modules that it could import by its floor.
