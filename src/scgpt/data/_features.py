@@ -108,6 +108,8 @@ def all_features(studies: Sequence[StudyExpression], n_features: int) -> list[st
 
 
 def _check_number(n_features: int) -> None:
+    if not isinstance(n_features, int | np.integer):
+        raise TypeError(f"The number of features to choose must be a whole number, not {n_features!r:.50}.")
     if n_features < 1:
         raise ValueError(f"At least one feature must be chosen, not {n_features}.")
 

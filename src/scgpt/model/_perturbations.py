@@ -159,7 +159,7 @@ class PerturbationField(BaseAnnDataField):
     def _read(self, obs: pd.DataFrame) -> dict[str, Any]:
         names = self._names
         if names.direction_column is not None:
-            if names.direction_column not in obs:
+            if not isinstance(names.direction_column, str) or names.direction_column not in obs:
                 raise KeyError(f"direction_key={names.direction_column!r} is not a column of .obs.")
             perturbed = replace(names, direction_column=None).of(obs)["name"].to_numpy() != names.control
             directions = sorted(set(pd.Series(obs[names.direction_column])[perturbed].dropna().astype(str)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import infer_dtype
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._constants import _SETUP_ARGS_KEY
@@ -119,6 +120,13 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
             When a cell lacks its batch or label, no gene or cell has a condition, or a GMT file is damaged.
         """
         check_anndata(adata)
+        if adata.is_view:
+            raise ValueError("adata is a view, in which nothing can be registered; pass adata.copy().")
+        if adata.n_obs == 0:
+            raise ValueError("The data set has no cell.")
+        for argument, name in (("layer", layer), ("batch_key", batch_key), ("labels_key", labels_key)):
+            if name is not None and not isinstance(name, str):
+                raise TypeError(f"{argument} must be the name of a layer or column, not {name!r:.50}.")
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)
@@ -133,6 +141,8 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
                 what = key.removesuffix("_key").removesuffix("s")
                 fill = f"write {unlabeled_category!r} there" if what == "label" and unlabeled_category else "fill"
                 raise ValueError(f"{missing} cells have no {what} in .obs[{column!r}]; {fill} or drop them.")
+            if column is not None and infer_dtype(pd.Series(adata.obs[column]).unique()).startswith("mixed"):
+                raise ValueError(f".obs[{column!r}] holds values of several types; make text of them: .astype(str).")
         # Another data set than the one of the registry may have measured all its genes.
         if measured_key is not None and (measured_key in adata.varm or kwargs.get("source_registry") is None):
             check_measured(adata, measured_key, None if batch_key is None else pd.Series(adata.obs[batch_key]))

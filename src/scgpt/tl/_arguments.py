@@ -9,14 +9,22 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def target(adata: AnnData, copy: bool) -> AnnData:
+def target(adata: AnnData, copy: bool, key_added: str) -> AnnData:
     """Return what results are to be written to: the data set itself, or a copy of it in memory.
 
     Raises
     ------
+    TypeError
+        When ``key_added``, the name of the results, is no text.
     ValueError
-        For a view of a file, which cannot be written to.
+        For a view of a file, which cannot be written to, and where something else stands at the place of provenance.
     """
+    if not isinstance(key_added, str):
+        raise TypeError(
+            f"key_added is the name under which results are written, and must be text, not {key_added!r:.50}."
+        )
+    if not isinstance(adata.uns.get("scgpt", {}), Mapping):
+        raise ValueError(".uns['scgpt'] is where results are recorded, and holds something else; delete or rename it.")
     if copy:
         return adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     if adata.is_view and adata.isbacked:

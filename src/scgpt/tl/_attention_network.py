@@ -137,7 +137,7 @@ def attention_network(
             f"layer={layer!r}: here it is a layer of the network, a number; pass expression_layer={layer!r}."
         )
     cells = _groups(adata, groupby, control, groups)
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
     match = model.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

@@ -172,7 +172,7 @@ def compare_pathways(
         "shared",
         *(f"{what}_{kind}" for what in ("only", "programs") for kind in graphs),
     ]
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     adata.uns[key_added] = {"counts": pd.DataFrame(counts)[order], "pathways": pvalues.reset_index()}
     record(
         adata,

@@ -70,7 +70,7 @@ def dominant_genes(
     for column in (groupby, perturbation_key):
         if column not in adata.obs:
             raise KeyError(f"There is no column {column!r} in .obs; there are {list(adata.obs.columns)}.")
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     names, clusters = pd.Series(adata.obs[perturbation_key]).astype(str), pd.Series(adata.obs[groupby]).astype(object)
     gene_of, share_of = {}, {}
     for cluster, own in names.groupby(clusters):

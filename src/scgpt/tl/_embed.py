@@ -125,7 +125,7 @@ def embed(
     check_anndata(adata)
     if lazy and store is not None:
         raise ValueError("lazy=True computes nothing, and store=... writes the result: leave out one of the two.")
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
     match = model.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

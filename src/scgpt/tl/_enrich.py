@@ -92,7 +92,7 @@ def enrich(
     sets = read_gene_sets(adata, gene_sets, gene_key)
     names = adata.var_names.astype(str).to_numpy()
     table = over_represented(rows, sets, own_background, names, min_size=min_size, correction=correction)
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     adata.uns[key_added] = table
     record(
         adata,

@@ -130,7 +130,7 @@ def gene_programs(
     check_column(adata, groupby, "groupby")
     if n_runs < 1:
         raise ValueError(f"n_runs must be at least 1, not {n_runs}.")
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
     match = model.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

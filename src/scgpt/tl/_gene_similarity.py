@@ -117,7 +117,7 @@ def gene_similarity(
         raise ValueError(f"n_neighbors must be at least 1, not {n_neighbors}.")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold is a cosine in (0, 1], not {threshold}.")
-    adata = target(adata, copy)
+    adata = target(adata, copy, key_added)
     models = [model] if compare_to is None else [model, compare_to]
     loaded = [m if isinstance(m, SCGPT) else SCGPT.from_pretrained(m) for m in models]
     matches = [m.match(adata, gene_key=gene_key, gene_mapping=gene_mapping) for m in loaded]

@@ -163,7 +163,7 @@ def integrate(
     layer = None if layer == "X" else layer
     if save is not None:
         check_target(Path(save))  # before the training, not after it
-    studies = {key: target(adata, copy) for key, adata in studies.items()}
+    studies = {key: target(adata, copy, key_added) for key, adata in studies.items()}
     if any(hasattr(study, "mod") for study in studies.values()):
         if layer is not None or include_zeros:
             raise ValueError(

@@ -136,7 +136,7 @@ def map_reference(
     if not isinstance(reference, ReferenceIndex):
         check_anndata(reference)
     _check_reference(reference, labels_key, k)
-    query = target(query, copy)
+    query = target(query, copy, key_added)
     if not isinstance(model, SCGPT):
         model = SCGPT.from_pretrained(model)
 
@@ -190,6 +190,8 @@ def _check_reference(reference: AnnData | ReferenceIndex, labels_key: str, k: in
 
     from scgpt.index import ReferenceIndex
 
+    if not isinstance(labels_key, str):
+        raise TypeError(f"labels_key must be the name of a column of labels, not {labels_key!r:.50}.")
     if isinstance(reference, ReferenceIndex):
         n, n_labels = len(reference), len(np.unique(reference.codes(labels_key)))
     else:
@@ -252,7 +254,9 @@ def _embedding_there(
     """Return the embedding that is there, if this model made it with the settings that are asked for."""
     import numpy as np
 
-    made = adata.uns.get("scgpt", {}).get(use_rep, {})
+    from ._provenance import recorded
+
+    made = recorded(adata, use_rep)
     asked = {"layer": layer, "max_length": max_length, "precision": None if precision == "auto" else precision}
     if use_rep not in adata.obsm or made.get("model_sha256") != by:
         return None
