@@ -16,6 +16,7 @@ SOURCE = Path(scgpt.__file__).parent
 FLOORS = {
     "_folders": 0,
     "_formats": 0,
+    "_json": 0,
     "_lazy": 0,
     "_messages": 0,
     "_token_batch": 0,
@@ -42,6 +43,7 @@ APART = {"metrics"}
 THIRD_PARTY = {
     "_folders": set(),
     "_formats": set(),
+    "_json": set(),
     "_lazy": set(),
     "_messages": set(),
     "_token_batch": {"torch"},

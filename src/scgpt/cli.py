@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -159,8 +158,8 @@ def _pretrain(args: argparse.Namespace) -> None:
             raise ValueError(f"--set takes NAME=VALUE, not {change!r}.")
         try:
             changes[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {change} is not valid YAML: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise ValueError(f"--set {name}=...: {value!r:.50} is not valid YAML.") from None
     print(pretrain(PretrainingConfig.from_yaml(args.config, changes)))
 
 
@@ -188,13 +187,12 @@ def _corpus_build(args: argparse.Namespace) -> None:
 
 def _cells_to_exclude(path: Path) -> dict[str, list[str]]:
     """Read a JSON file with names of cells."""
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if isinstance(cells, dict) and {"data", "test_cells"} <= set(cells):
-        cells = {cells["data"]: cells["test_cells"]}
-    if not isinstance(cells, dict) or not all(isinstance(ids, list) for ids in cells.values()):
+    from scgpt._json import read_object
+
+    cells = read_object(path, "it must hold one object of file names and lists of cells")
+    if {"data", "test_cells"} <= set(cells):
+        cells = {str(cells["data"]): cells["test_cells"]}
+    if not all(isinstance(ids, list) for ids in cells.values()):
         raise ValueError(f"{path} must hold one object of file names and lists of cells.")
     return cells
 

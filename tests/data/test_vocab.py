@@ -61,7 +61,7 @@ def test_load_orders_by_id_and_keeps_names_of_any_script(tmp_path):
     [
         pytest.param('{"A": 0, "<cls>": 1', "not valid JSON", id="truncated"),
         pytest.param(b"\xff\xfe\x00", "not valid JSON", id="not text"),
-        pytest.param('["A", "<cls>"]', "expected one JSON object", id="a list"),
+        pytest.param('["A", "<cls>"]', "holds no JSON object", id="a list"),
         pytest.param('{"A": "0", "<cls>": 1}', "whole-number ids", id="an id that is text"),
         pytest.param('{"A": 0.0, "<cls>": 1}', "whole-number ids", id="an id with a point"),
         pytest.param('{"A": true, "<cls>": 0}', "whole-number ids", id="an id that is true"),

@@ -183,7 +183,7 @@ def test_what_is_no_store_is_left_alone(cells, model, tmp_path):
     (tmp_path / "empty").mkdir()
     embed(cells, model, store=tmp_path / "empty")
     (tmp_path / "empty" / "zarr.json").write_text("{")
-    with pytest.raises(ValueError, match=r"zarr\.json is damaged"):
+    with pytest.raises(ValueError, match=r"zarr\.json is not valid JSON"):
         embed(cells, model, store=tmp_path / "empty")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -20,7 +19,7 @@ from scgpt._messages import inform
 from scgpt.data import GeneVocab, derive_key
 
 from ._collection import finish_collection, is_written, write_dataset
-from ._corpus import FORMAT, KIND, MANIFEST, MEASURED, VOCAB, Corpus, Part, read_manifest
+from ._corpus import FORMAT, KIND, MANIFEST, MEASURED, VOCAB, Corpus, Part, digest_of, read_manifest
 from ._genes import union_vocab
 from ._selection import select
 from ._sources import BadFile, Source
@@ -109,7 +108,11 @@ def assemble(
                 folder.mkdir(parents=True, exist_ok=True)
                 for half_written in folder.glob(".*"):
                     shutil.rmtree(half_written) if half_written.is_dir() else half_written.unlink()
-        _fill(work, sources, options, exclude, about)
+        try:
+            _fill(work, sources, options, exclude, about)
+        finally:
+            if not any(path.is_file() for path in work.rglob("*")):  # nothing is finished that could be kept
+                shutil.rmtree(work)
         put_in_place((work / "collection").rename(work / "finished"), out)
         shutil.rmtree(work)
     return Corpus(out)
@@ -178,7 +181,7 @@ def _fill(
         "min_genes": options.min_genes,
         "gene_key": options.gene_key,
         "seed": options.seed,
-        "vocab_sha256": _digest(vocab.tokens),
+        "vocab_sha256": digest_of(vocab.tokens),
         "datasets": datasets,
         "files": files,
     }
@@ -222,7 +225,7 @@ def _write_datasets(
         if not n_cells:
             continue
         name = f"dataset_{number}"
-        identity = _digest([number, seed, dtype.name, list(staged), [r["identity"] for r in reports]])
+        identity = digest_of([number, seed, dtype.name, list(staged), [r["identity"] for r in reports]])
         if not is_written(folder / name, identity):
             order = derive_key(seed, "shuffle", number)
             write_dataset(folder / name, parts, picked, list(staged), vocab, dtype, order, identity)
@@ -233,7 +236,7 @@ def _write_datasets(
 
 def _head(source: Source, folder: Path) -> dict[str, Any]:
     """Return the number of cells and the hash of a source; it is hashed once while it stays the same."""
-    path = folder / f"{_digest(source.name)[:16]}.json"
+    path = folder / f"{digest_of(source.name)[:16]}.json"
     stamp = source.stamp()
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -272,8 +275,8 @@ def _stage(source: Source, folder: Path, settings: Settings, head: Mapping[str, 
         [settings.datasets.start, settings.datasets.stop],
         settings.key,
     ]
-    staged = Staged(folder / _digest(source.name)[:16])
-    identity = _digest(made_from)
+    staged = Staged(folder / digest_of(source.name)[:16])
+    identity = digest_of(made_from)
     if not (staged.folder / REPORT).exists() or staged.report["identity"] != identity:
         stage(source, staged.folder, settings, identity, head["sha256"])
         staged = Staged(staged.folder)
@@ -310,7 +313,3 @@ def _finish(folder: Path, vocab: GeneVocab, measured: np.ndarray, manifest: Mapp
     vocab.save(folder / VOCAB)
     np.save(folder / MEASURED, measured)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scgpt._formats import check_format
+from scgpt._json import read_object
 from scgpt.data import GeneVocab
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ MANIFEST, VOCAB, MEASURED = "manifest.json", "vocab.json", "measured.npy"
 KIND, FORMAT = "scgpt corpus", 1
 
 Part = Literal["train", "held_out"]
+
+# What reading damaged files ends in: zarr and its codecs, anndata and numpy each have their own.
+_DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, EOFError)
 
 
 class Corpus:
@@ -50,6 +56,8 @@ class Corpus:
         if manifest is None:
             raise ValueError(f"{self.path} is no corpus; make one by `scgpt corpus build`.")
         check_format(manifest.get("format"), FORMAT, f"The corpus {self.path}", "build the corpus anew")
+        if not _is_whole(manifest):
+            raise self._damaged(f"{MANIFEST} does not list its files and datasets")
         self.manifest: dict[str, Any] = manifest
         there = {path.name for path in self.path.iterdir()}
         for dataset in manifest.get("datasets", ()):
@@ -67,12 +75,15 @@ class Corpus:
     @property
     def digest(self) -> str:
         """Hash of all that the manifest says: files, cells, order and genes."""
-        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.manifest, sort_keys=True)
 
     @cached_property
     def vocab(self) -> GeneVocab:
         """Genes of the corpus; its columns are ``vocab.genes``."""
-        return GeneVocab.load(self.path / VOCAB)
+        vocab = GeneVocab.load(self.path / VOCAB)
+        if digest_of(vocab.tokens) != self.manifest.get("vocab_sha256"):
+            raise self._damaged(f"{VOCAB} is not what was written")
+        return vocab
 
     @property
     def files(self) -> list[str]:
@@ -91,8 +102,16 @@ class Corpus:
         """Return the expression of the datasets of a part, as anndata's ``CSRDataset`` on disk."""
         from anndata.io import sparse_dataset
 
-        group = self._group()
-        return [sparse_dataset(group[dataset["name"]]["X"]) for dataset in self._datasets(part)]
+        with self.reading():
+            group, datasets = self._group, self._datasets(part)
+            arrays = [group[d["name"]]["X"][name] for d in datasets for name in ("data", "indices", "indptr")]
+            # What is not there would be read as zeros.
+            if any(array.nchunks_initialized < array.nchunks for array in arrays):
+                raise ValueError("parts of the expression matrix are missing")
+            matrices = [sparse_dataset(group[dataset["name"]]["X"]) for dataset in datasets]
+            if any(matrix.shape[0] != d["cells"] for matrix, d in zip(matrices, datasets, strict=True)):
+                raise ValueError("a dataset has not the number of cells that it should have")
+        return matrices
 
     def collection(self) -> DatasetCollection:
         """Return it as annbatch has it."""
@@ -106,23 +125,37 @@ class Corpus:
 
     def file_of_cell(self, part: Part = "train") -> NDArray[np.int32]:
         """Return the position in ``files`` of each cell's file."""
-        group = self._group()
-        codes = [group[dataset["name"]]["obs/file/codes"][:] for dataset in self._datasets(part)]
-        return np.concatenate(codes).astype(np.int32)
+        with self.reading():
+            group = self._group
+            codes = [group[dataset["name"]]["obs/file/codes"][:] for dataset in self._datasets(part)]
+            return np.concatenate([np.empty(0, np.int32), *codes]).astype(np.int32)
 
     def measured(self) -> NDArray[np.bool_]:
-        """Return which file measured which gene, ``(n_files, n_genes)``.
+        """Return which file measured which gene, ``(n_files, n_genes)``."""
+        with self.reading():
+            measured = np.load(self.path / MEASURED, allow_pickle=False)
+            if measured.shape != (len(self.files), len(self.vocab.genes)) or measured.dtype != bool:
+                raise ValueError(f"{MEASURED} holds {measured.dtype} of shape {measured.shape}")
+        return measured
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Name the corpus where reading it fails.
 
         Raises
         ------
         ValueError
-            When the file that says so is damaged.
+            In place of what zarr, its codecs, anndata and numpy raise for damaged files.
         """
         try:
-            return np.load(self.path / MEASURED, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{self.path / MEASURED} is damaged ({error}); build the corpus anew.") from None
+            yield
+        except _DAMAGE as error:
+            raise self._damaged(" ".join(str(error).split())) from error
 
+    def _damaged(self, how: str) -> ValueError:
+        return ValueError(f"The corpus {self.path} is damaged: {how}. Copy it again, or build it anew.")
+
+    @cached_property
     def _group(self) -> Any:
         import zarr
 
@@ -132,10 +165,25 @@ class Corpus:
         return [dataset for dataset in self.manifest["datasets"] if dataset["part"] == part]
 
 
+def digest_of(what: Any, **kwargs: Any) -> str:
+    """Return the hash of plain values."""
+    return hashlib.sha256(json.dumps(what, **kwargs).encode()).hexdigest()
+
+
+def _is_whole(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says of every file and dataset what is read of it."""
+    datasets, files = manifest.get("datasets"), manifest.get("files")
+    if not isinstance(datasets, list) or not isinstance(files, list):
+        return False
+    if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in [*datasets, *files]):
+        return False
+    return all(d.get("part") in get_args(Part) and type(d.get("cells")) is int and d["cells"] >= 0 for d in datasets)
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return what a corpus says of itself, None where there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_object(folder / MANIFEST)
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("kind") == KIND else None
+    return manifest if manifest.get("kind") == KIND else None

@@ -14,7 +14,7 @@ from ._conditions import Conditions, conditions_of_genes
 from ._features import StudyExpression, accessible_peaks, variable_genes
 from ._gene_sets import GeneSets
 from ._gmt import read_gmt
-from ._hashing import derive_key, profiles_of, uniform_of
+from ._hashing import check_seed, derive_key, profiles_of, uniform_of
 from ._join_modalities import join_modalities
 from ._masking import add_unknown, drop_genes, drop_modalities, mark_unknown, mask_values
 from ._matching import GeneMatch, gene_names, ids_of, in_memory, match_genes, name_keys, own_names, read_mapping
@@ -67,6 +67,7 @@ __all__ = [
     "column_of",
     "conditions_of_genes",
     "dask_matrix",
+    "check_seed",
     "derive_key",
     "drop_genes",
     "drop_modalities",

@@ -87,7 +87,9 @@ class Cells:
 
     def rows(self, index: NDArray[np.int64]) -> sp.csr_matrix:
         """Return the expression of some cells, ``(len(index), n_vars)``, in the order given."""
-        return _in_order(self._rows, index)
+        rows = _in_order(self._rows, index)
+        _check_format(rows)
+        return rows
 
     def at_hand(self, block: Any, first: int) -> Self:
         """Return the same cells, of which only a block of rows can be read.
@@ -210,6 +212,7 @@ def _row_reader(adata: AnnData, layer: str | None) -> RowReader:
     if _is_stored(matrix):
         return lambda index: _dense_or_lazy_rows(matrix, index)
     if sp.issparse(matrix):
+        _check_format(matrix)
         matrix = _csr(matrix)
     return lambda index: _csr(matrix[_as_slice(index)])
 
@@ -222,6 +225,16 @@ def _is_stored(matrix: Any) -> bool:
 def _csr(rows: Any) -> sp.csr_matrix:
     rows = rows if sp.issparse(rows) else np.asarray(rows)
     return sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)  # scipy has no float16
+
+
+def _check_format(matrix: Any) -> None:
+    """Raise for a sparse matrix whose parts do not fit each other: to use it could read any memory."""
+    if not isinstance(matrix, sp.csr_matrix | sp.csr_array | sp.csc_matrix | sp.csc_array):
+        return  # other formats are checked where they become CSR
+    try:
+        matrix.check_format(full_check=True)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"The sparse expression matrix is damaged ({error}); read or build it anew.") from None
 
 
 def _in_order(read: RowReader, index: NDArray[np.int64]) -> sp.csr_matrix:

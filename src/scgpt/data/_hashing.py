@@ -36,8 +36,21 @@ def profiles_of(rows: sp.csr_matrix) -> NDArray[np.uint64]:
     return profiles(rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data)
 
 
+def check_seed(seed: int) -> None:
+    """Raise for what is no seed.
+
+    Raises
+    ------
+    ValueError
+        When it is no whole number of at least 0 that 64 bits hold.
+    """
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number of at least 0, of 63 bits at most, not {seed!r:.50}.")
+
+
 def derive_key(seed: int, purpose: str, *parts: int) -> int:
     """Combine a seed, a purpose, and whole numbers of at least 0 (epoch, step, ...) into one 64-bit key."""
+    check_seed(seed)
     # Their count is part of it: SeedSequence takes (2,) and (2, 0) for the same.
     entropy = (seed, zlib.crc32(purpose.encode()), len(parts), *parts)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

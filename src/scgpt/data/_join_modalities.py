@@ -81,6 +81,11 @@ def join_modalities(
     ValueError
         When a setting is unknown, a study shares no feature with others, or values cannot be counts.
     """
+    for argument, given in (("modalities", modalities), ("layers", layers), ("values", values)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"{argument} must be a mapping of 'rna', 'atac' and 'protein', not {given!r:.50}.")
+    if batch_key is not None and not isinstance(batch_key, str):
+        raise TypeError(f"batch_key must be the name of a column of .obs, not {batch_key!r:.50}.")
     values = {kind: of_kind[0] for kind, of_kind in _VALUES.items()} | dict(values or {})
     if peaks not in get_args(PeakChoice):
         raise ValueError(f"peaks must be one of {list(get_args(PeakChoice))}, not {peaks!r}.")
@@ -90,6 +95,9 @@ def join_modalities(
     parts: dict[str, dict[str, Study]] = {kind: {} for kind in MODALITIES}
     rows: dict[str, list[str]] = {kind: [] for kind in MODALITIES}
     for name, data in studies.items():
+        if data.obs_names.hasnans or data.var_names.hasnans:
+            where = f" of study {name!r}" if name else ""
+            raise ValueError(f"Cells or features{where} have no name; write one into .obs_names and .var_names.")
         mdata = data if isinstance(data, MuData) else MuData({"rna": data})
         batches = _batches(mdata, name, batch_key, several=len(studies) > 1)
         there = modalities if modalities is None or len(studies) == 1 else _there(mdata, modalities)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +157,9 @@ def match_genes(
 
 def name_keys(var: pd.DataFrame, gene_key: str | None = None) -> list[str]:
     """Return where gene names are looked for: the column that is named, or the index and the usual columns."""
-    if gene_key is not None and gene_key != INDEX and not (isinstance(gene_key, str) and gene_key in var):
+    if gene_key is not None and not isinstance(gene_key, str):
+        raise TypeError(f"gene_key must be the name of a column of .var, not {gene_key!r:.50}.")
+    if gene_key is not None and gene_key != INDEX and gene_key not in var:
         raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {[INDEX, *map(str, var.columns)]}.")
     if gene_key:
         return [gene_key]
@@ -235,20 +239,34 @@ def read_mapping(mapping: Mapping[str, str] | pd.Series | str | Path | None) -> 
 def _read_table(path: str | Path) -> pd.Series:
     if not Path(path).is_file():  # pandas would take an address for a file to download
         raise FileNotFoundError(f"gene_mapping={str(path)!r} is not a file.")
-    # Such tables come with a header or without; read as a row, a header does no harm.
-    table = pd.read_csv(path, sep="\t", header=None, dtype=str)
-    if table.shape[1] < 2:
-        table = pd.read_csv(path, sep=",", header=None, dtype=str)
-    if table.shape[1] < 2:
-        raise ValueError(f"{path} has one column; expected names in the data and names in the vocabulary.")
-    return table.iloc[:, :2].dropna().set_index(0)[1]
+    for sep in "\t,":
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of further columns, which tell us nothing
+                # Such tables come with a header or without; read as a row, a header does no harm.
+                table = pd.read_csv(
+                    path,
+                    sep=sep,
+                    header=None,
+                    names=[0, 1],
+                    index_col=False,
+                    dtype=str,
+                    engine="python",
+                    on_bad_lines=lambda fields: fields[:2],
+                )
+        except (ValueError, EOFError, OSError, zlib.error) as error:  # of pandas, and of compressed files
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is no table of names in the data and in the vocabulary ({reason}).") from None
+        if table[1].notna().any():
+            return table.dropna().set_index(0)[1]
+    raise ValueError(f"{path} has one column; expected names in the data and names in the vocabulary.")
 
 
 def _no_match(var: pd.DataFrame, vocab: GeneVocab, ids: Mapping[str, NDArray[np.int64]], mapped: bool) -> str:
     names = gene_names(var, next(iter(ids)))
     text = (
         f"None of the {len(var)} genes is in the vocabulary. Looked at .var {list(ids)}, such as "
-        f"{names[:3]}; the vocabulary has {list(vocab.genes[:3])}. "
+        f"{[name[:50] for name in names[:3]]}; the vocabulary has {list(vocab.genes[:3])}. "
     )
     upper = {g.upper() for g in vocab.genes}
     if any(re.match(r"ENS[A-Z]*G\d{11}", n) for n in names) and not mapped:

@@ -123,6 +123,8 @@ def obs_column(mdata: MuData, key: str) -> pd.Series:
         raise KeyError(
             f"{key!r} is a column neither of mdata.obs, {list(mdata.obs.columns)}, nor of a modality, {columns}."
         )
+    if not all(names.is_unique for names in (mdata.obs_names, *(part.index for part in parts.values()))):
+        raise ValueError(f"Cells of one name cannot get .obs[{key!r}] from their modalities; give each its own name.")
     column = pd.Series(np.nan, index=mdata.obs_names, dtype=object, name=key)
     for name, part in parts.items():
         given = part.reindex(mdata.obs_names)

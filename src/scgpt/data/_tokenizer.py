@@ -20,6 +20,9 @@ from ._hashing import hash_ids
 from ._kernels import ONE_AT_A_TIME, fill, merge, survey
 from ._vocab import GeneVocab
 
+# More bins or tokens than anyone has, that 32-bit numbers hold.
+_MOST = 2**31 - 1
+
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
@@ -60,16 +63,20 @@ class Tokenizer:
     mask_value: float = -1.0
 
     def __post_init__(self) -> None:
-        if self.n_bins is not None and not (isinstance(self.n_bins, int) and self.n_bins >= 3):
+        if self.n_bins is not None and not (isinstance(self.n_bins, int) and 3 <= self.n_bins <= _MOST):
             raise ValueError(
-                f"n_bins must be a whole number of at least 3, or None to leave values, not {self.n_bins!r}."
+                f"n_bins must be a whole number of at least 3, or None to leave values, not {self.n_bins!r:.50}."
             )
-        if not (isinstance(self.max_length, int) and self.max_length >= 2):
+        if not (isinstance(self.max_length, int) and 2 <= self.max_length <= _MOST):
             raise ValueError(
-                f"max_length must be a whole number of at least 2, <cls> included, not {self.max_length!r}."
+                f"max_length must be a whole number of at least 2, <cls> included, not {self.max_length!r:.50}."
             )
         if not isinstance(self.include_zeros, bool):
-            raise ValueError(f"include_zeros must be True or False, not {self.include_zeros!r}.")
+            raise ValueError(f"include_zeros must be True or False, not {self.include_zeros!r:.50}.")
+        for name in ("cls_value", "mask_value"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < np.inf:
+                raise ValueError(f"{name} must be a finite number, not {value!r:.50}.")
         if self.ties not in ("middle", "spread"):
             raise ValueError(f"ties must be 'middle' or 'spread', not {self.ties!r}.")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scgpt._json import read_object
 from scgpt._messages import listed
 
 PAD, CLS, EOC = "<pad>", "<cls>", "<eoc>"
@@ -73,11 +74,8 @@ class GeneVocab(Mapping[str, int]):
             When it is not such an object, or the ids are not ``0 .. n - 1``.
         """
         path = Path(path)
-        try:
-            ids = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}); download or write it again.") from None
-        if not isinstance(ids, dict) or not all(type(i) is int for i in ids.values()):
+        ids = read_object(path)
+        if not all(type(i) is int for i in ids.values()):
             raise ValueError(f"{path} is not a vocabulary: expected one JSON object of tokens and whole-number ids.")
         ordered = sorted(ids, key=ids.__getitem__)
         if [ids[token] for token in ordered] != list(range(len(ids))):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scgpt._folders import full_disk_named, read_only_named, written_whole
 from scgpt._formats import check_format
+from scgpt._json import read_object
 from scgpt._messages import listed
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
@@ -205,10 +206,16 @@ def complete(
             for name in sorted(set(wanted) & set(given))
             if given[name].shape != wanted[name].shape
         ],
+        "of another type": [
+            f"{name} {given[name].dtype} instead of {wanted[name].dtype}"
+            for name in sorted(set(wanted) & set(given))
+            if given[name].is_floating_point() != wanted[name].is_floating_point() or given[name].is_complex()
+        ],
     }
     if any(problems.values()):
         lines = [f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names]
-        affected = sorted({_part(n) for n in problems["missing"] + problems["of another shape"]} & set(parts))
+        unfit = {_part(n) for what in ("missing", "of another shape", "of another type") for n in problems[what]}
+        affected = sorted(unfit & set(parts))
         hint = f" To start these parts from random weights, pass fresh={affected}." if affected else ""
         raise ValueError(f"The weights in {report.source} do not fit: {'; '.join(lines)}.{hint}")
 
@@ -219,6 +226,11 @@ def complete(
             "fresh=['conditions']."
         )
     whole = expected | {name: given[name].to(expected[name].dtype) for name in wanted}
+    if wrong := [name for name in wanted if not whole[name].isfinite().all()]:
+        raise ValueError(
+            f"The weights in {report.source} are NaN or infinite in {listed(wrong)}: the file is damaged, or the training "
+            "diverged. Get it again, or train anew with a lower lr."
+        )
     loaded = tuple(p for p in parts if p not in fresh)
     return whole, replace(report, loaded=loaded, fresh=fresh, dropped=tuple(dropped))
 
@@ -240,13 +252,16 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     require_files(folder, (WEIGHTS, CONFIG, VOCAB))
-    settings = read_json(folder / CONFIG)
+    settings = read_object(folder / CONFIG)
     check_format(settings.get("format"), FORMAT, str(folder / CONFIG), "download or save the checkpoint again")
+    parts = {name: _part_of(settings, name, folder) for name in ("network", "tokenizer")}
+    optional = {name: _part_of(settings, name, folder) for name in ("extras", "sha256") if name in settings}
+    vocab = GeneVocab.load(folder / VOCAB)
     try:
-        config = ScGPTConfig.from_dict(settings["network"])
-        tokenizer = Tokenizer.from_settings(GeneVocab.load(folder / VOCAB), settings["tokenizer"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG} is damaged: {error!r}.") from None
+        config = ScGPTConfig.from_dict(parts["network"])
+        tokenizer = Tokenizer.from_settings(vocab, parts["tokenizer"])
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
     check_vocabulary(config.n_tokens, tokenizer.vocab, folder)
     try:
         weights = load_file(folder / WEIGHTS)
@@ -254,8 +269,11 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         raise ValueError(f"{folder / WEIGHTS} is damaged or truncated ({error}); copy or save it again.") from None
     report = LoadReport(source=str(folder), sha256=sha256(folder / WEIGHTS), loaded=())
     state_dict, report = complete(config, weights, report)
-    registry = read_json(folder / REGISTRY) if (folder / REGISTRY).exists() else {}
-    return Checkpoint(config, state_dict, tokenizer, report, registry, settings.get("extras", {}))
+    registry = read_object(folder / REGISTRY) if (folder / REGISTRY).exists() else {}
+    for name, saved in optional.get("sha256", {}).items():
+        if (folder / name).exists() and saved != (report.sha256 if name == WEIGHTS else sha256(folder / name)):
+            raise ValueError(f"{folder / name} is not what was saved with {CONFIG}; copy or save the model again.")
+    return Checkpoint(config, state_dict, tokenizer, report, registry, optional.get("extras", {}))
 
 
 def write_checkpoint(
@@ -293,6 +311,8 @@ def write_checkpoint(
     with full_disk_named(folder, what_now), read_only_named(folder), written_whole(folder) as new:
         save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.state_dict.items()}, new / WEIGHTS)
         (new / WEIGHTS).chmod(0o644)  # what safetensors makes is private
+        checkpoint.vocab.save(new / VOCAB)
+        (new / REGISTRY).write_text(json.dumps(checkpoint.registry, indent=1), encoding="utf-8")
         settings = {
             "format": FORMAT,
             "scgpt-tools": version("scgpt-tools"),
@@ -300,10 +320,9 @@ def write_checkpoint(
             "network": checkpoint.config.to_dict(),
             "tokenizer": checkpoint.tokenizer.settings(),
             "extras": checkpoint.extras,
+            "sha256": {name: sha256(new / name) for name in (WEIGHTS, VOCAB, REGISTRY)},
         }
         (new / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        checkpoint.vocab.save(new / VOCAB)
-        (new / REGISTRY).write_text(json.dumps(checkpoint.registry, indent=1), encoding="utf-8")
         if write_data is not None:
             write_data(new)
 
@@ -338,15 +357,11 @@ def require_files(folder: Path, names: Iterable[str]) -> None:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; a checkpoint is {', '.join(names)}.{pickled}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, with an error that names the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); download or write it again.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object.")
-    return content
+def _part_of(settings: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    part = settings.get(name)
+    if not isinstance(part, dict):
+        raise ValueError(f"{folder / CONFIG} is damaged: {name!r} in it is no object.")
+    return part
 
 
 def sha256(path: Path) -> str:

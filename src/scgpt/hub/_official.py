@@ -12,10 +12,11 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
+from scgpt._json import read_object
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.nn import ScGPTConfig
 
-from ._checkpoint import VOCAB, Checkpoint, LoadReport, check_vocabulary, complete, read_json, require_files, sha256
+from ._checkpoint import VOCAB, Checkpoint, LoadReport, check_vocabulary, complete, require_files, sha256
 from ._keys import translate
 
 WEIGHTS, ARGS = "best_model.pt", "args.json"
@@ -51,7 +52,7 @@ def read_official(folder: str | Path, *, fresh: Iterable[str] = (), **changes: A
     """
     folder = Path(folder)
     require_files(folder, (WEIGHTS, ARGS, VOCAB))
-    args = read_json(folder / ARGS)
+    args = read_object(folder / ARGS)
     vocab = GeneVocab.load(folder / VOCAB)
     official = _read_weights(folder / WEIGHTS)
     state_dict, unexpected = translate(official)

@@ -10,6 +10,7 @@ from typing import Any
 
 from scgpt._folders import full_disk_named, read_only_named, written_whole
 from scgpt._formats import check_format
+from scgpt._json import read_object
 
 MANIFEST = "index.json"
 KIND, FORMAT = "scgpt reference index", 1
@@ -74,11 +75,8 @@ def read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
         raise FileNotFoundError(f"There is no folder {folder}.")
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} is no reference index: it lacks {MANIFEST}. ReferenceIndex.save writes one.")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise damaged(folder, f"{MANIFEST} is not valid JSON") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+    manifest = read_object(folder / MANIFEST, "copy the index again, or build it anew")
+    if manifest.get("kind") != KIND:
         raise ValueError(f"{folder} is no reference index: {MANIFEST} does not say that it is one.")
     check_format(manifest.get("format"), FORMAT, f"The index in {folder}", "build the index anew")
     if not isinstance(manifest.get("files"), dict):
@@ -87,6 +85,8 @@ def read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise FileNotFoundError(f"The index in {folder} lacks {name}; copy it again.")
+        if not isinstance(file, dict) or not {"bytes", "sha256"} <= set(file):
+            raise damaged(folder, f"{MANIFEST} does not say what {name} is")
         if path.stat().st_size != file["bytes"]:
             raise damaged(folder, f"{name} has {path.stat().st_size} bytes instead of {file['bytes']}")
         if verify and _sha256(path) != file["sha256"]:
@@ -102,7 +102,7 @@ def damaged(folder: Path, how: str) -> ValueError:
 def _listed(folder: Path) -> set[str]:
     """Return the names in the manifest of an index, none where there is no such thing."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_object(folder / MANIFEST)
         return {MANIFEST, *manifest["files"]} if manifest["kind"] == KIND else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -461,6 +461,8 @@ class ReferenceIndex:
                 f"its vectors are {len(index)} of {index.n_dims} dimensions, not {about['n_obs']} of {about['n_dims']}",
             )
         for name, column in labels.items():
+            if not all(isinstance(text, str) for text in (name, *column.categories)):
+                raise damaged(folder, f"the labels {name!r} are no text")
             if column.codes.shape != (len(index),) or not 0 <= column.codes.min() <= column.codes.max() < len(
                 column.categories
             ):

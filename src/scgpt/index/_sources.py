@@ -57,8 +57,10 @@ class ArraySource:
         if not isinstance(adata, AnnData):
             raise TypeError(f"Expected an AnnData, not {type(adata).__name__}; of files, from_files makes an index.")
         check_key(use_rep, list(adata.obsm), name)
-        made = adata.uns.get("scgpt", {}).get(use_rep, {})
-        return cls(np.asarray(adata.obsm[use_rep]), adata.obs, labels, made, use_rep, name)
+        everything = adata.uns.get("scgpt")
+        made = everything.get(use_rep) if isinstance(everything, Mapping) else None
+        settings = made if isinstance(made, Mapping) else {}  # else something of the user's stands there
+        return cls(np.asarray(adata.obsm[use_rep]), adata.obs, labels, settings, use_rep, name)
 
     def read(self) -> Iterator[Vectors]:
         """Yield unit vectors in portions."""

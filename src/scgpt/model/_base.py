@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from scvi.model.base import BaseModelClass
 
-from scgpt.data import GeneVocab, Tokenizer
+from scgpt.data import GeneVocab, Tokenizer, check_seed
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.module import ScGPTModule
 from scgpt.nn import ScGPTConfig
@@ -73,6 +73,7 @@ class BaseSCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass)
                 "d_feed_forward": d_model,
                 "n_values": n_bins + 2,
             }
+            check_seed(seed)
             config = ScGPTConfig(**(sizes | self._default_network() | network))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

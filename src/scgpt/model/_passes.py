@@ -28,7 +28,7 @@ def resolve_precision(device: torch.device, precision: Precision) -> Precision:
     ValueError
         When the precision is none of those known.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
+    if not isinstance(precision, str) or precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.")
     if precision != "auto":
         return precision

@@ -128,6 +128,13 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
             When a cell lacks its batch or label, no gene or cell has a condition, or a GMT file is damaged.
         """
         check_anndata(adata)
+        if adata.is_view:
+            raise ValueError("adata is a view, in which nothing can be registered; pass adata.copy().")
+        if adata.n_obs == 0:
+            raise ValueError("The data set has no cell.")
+        for argument, name in (("layer", layer), ("batch_key", batch_key), ("labels_key", labels_key)):
+            if name is not None and not isinstance(name, str):
+                raise TypeError(f"{argument} must be the name of a layer or column, not {name!r:.50}.")
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)

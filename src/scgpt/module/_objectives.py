@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -43,6 +44,12 @@ class Objective(ABC):
     """Whether it looks at several cells at once, so that the loss of a batch is no mean of those of its parts."""
 
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.weight, int | float) and 0 <= self.weight < math.inf):
+            raise ValueError(
+                f"The weight of objective {self.name!r} must be a number of at least 0, not {self.weight!r}."
+            )
 
     @abstractmethod
     def __call__(self, out: NetworkOutput, batch: TokenBatch) -> Tensor:

@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+# What a field of each type may hold; the others are checked by their names.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "bool": (bool, "True or False"),
+}
+_AT_LEAST_ONE = ("n_tokens", "d_model", "n_heads", "n_layers", "d_feed_forward", "n_classifier_layers")
+# Beyond these a file is damaged, and torch would not get to the end of it.
+_MOST, _MOST_LAYERS = 10_000_000, 1000
+
 HEADS = ("gep", "gepc", "zero", "levels", "cls", "dar", "perturb_gep")
 
 
@@ -123,12 +133,18 @@ class ScGPTConfig:
     skip_unknown_projection: bool = False
 
     def __post_init__(self) -> None:
-        for name in (f.name for f in fields(self) if f.type == "int"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} must be a whole number, not {getattr(self, name)!r}.")
-        for name in ("n_tokens", "d_model", "n_heads", "n_layers", "d_feed_forward", "n_classifier_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            kind, told = _KINDS.get(str(f.type), (object, ""))
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+                raise ValueError(f"{f.name} must be {told}, not {value!r}.")
+            if kind is int:
+                least = 1 if f.name in _AT_LEAST_ONE else 0
+                if value < least:
+                    raise ValueError(f"{f.name} must be at least {least}, not {value}.")
+                most = _MOST_LAYERS if "layers" in f.name else _MOST
+                if value > most:
+                    raise ValueError(f"{f.name} must be at most {most:,}, not {value}.")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}.")
         for name, allowed in (
@@ -144,11 +160,13 @@ class ScGPTConfig:
         for name in ("dropout", "attention_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
-        if self.gep_bins < 0 or self.gep_bins == 1:
+        if not self.max_value > 0:
+            raise ValueError(f"max_value must be above 0, not {self.max_value}.")
+        if self.gep_bins == 1:
             raise ValueError(f"gep_bins must be 0 or at least 2, not {self.gep_bins}.")
         if self.gep_bins and self.expression != "mlp":
             raise ValueError("gep_bins needs expression='mlp': an affine decoder gives values, not bins.")
-        if self.n_flags < 0 or self.n_flags == 1:
+        if self.n_flags == 1:
             raise ValueError(f"n_flags must be 0 or at least 2, for known and unknown genes, not {self.n_flags}.")
         needs_batches = [n for n in ("batch_embedding", "adversary") if getattr(self, n)]
         needs_batches += ["input_norm='domain'"] if self.input_norm == "domain" else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -149,17 +150,24 @@ class PretrainingConfig:
             object.__setattr__(self, one.name, value)
             if not _fits(value, hints[one.name]):
                 raise ValueError(f"{one.name} must be {_told(hints[one.name])}, not {value!r}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{one.name} must be a finite number, not {value}.")
         at_least_1 = ("max_epochs", "batch_size", "accumulate", "nodes", "batches_per_read", "checkpoint_every")
         for name in (*at_least_1, "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, or null for all epochs, not {self.max_steps}.")
+        shares = self.mask_share if isinstance(self.mask_share, list) else [self.mask_share]
+        if not shares or not all(share is None or 0 < share <= 1 for share in shares):
+            raise ValueError(f"mask_share must be above 0 and at most 1, or several such, not {self.mask_share}.")
+        if not 0 <= self.drop_share < 1:
+            raise ValueError(f"drop_share must be at least 0 and below 1, not {self.drop_share}.")
         if self.lr <= 0 or self.gradient_clip <= 0:
             raise ValueError("lr and gradient_clip must be above 0.")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} batches.")
-        if unknown := sorted(set(self.tokenizer) - _TOKENIZER):
+        if unknown := sorted(set(self.tokenizer) - _TOKENIZER, key=str):
             raise ValueError(f"tokenizer has no settings {unknown}; it has {sorted(_TOKENIZER)}.")
         if self.grow_vocabulary and self.model is None:
             raise ValueError("grow_vocabulary is for a model to go on from: name it, or leave grow_vocabulary out.")
@@ -187,13 +195,17 @@ class PretrainingConfig:
         """
         try:
             settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from None
+        # ValueErrors are those of UTF-8, of dates such as 2020-13-13, and of numbers of 5,000 digits.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(settings, dict):
             raise ValueError(f"{path} must hold settings, one `name: value` a line.")
         for name, value in (changes or {}).items():
             whole, _, part = name.partition(".")
-            settings[whole] = {**(settings.get(whole) or {}), part: value} if part else value
+            there = settings.get(whole) or {}
+            if part and not isinstance(there, dict):
+                raise ValueError(f"{name} names a setting within {whole!r}, which is {there!r:.50} and has none.")
+            settings[whole] = {**there, part: value} if part else value
         return cls.from_dict(settings)
 
     @classmethod

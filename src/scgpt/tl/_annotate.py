@@ -223,10 +223,10 @@ def _check_cells(adata: AnnData, layer: str | None) -> None:
     """Raise, before the training, where cells to name are no expression."""
     import pandas as pd
 
-    from scgpt.data import Study
+    from scgpt.data import Study, in_memory, own_names
 
     some = adata[:_LOOKED_AT]
-    Study(some, list(some.var_names), pd.Series("", index=some.obs_names), layer).expression()
+    Study(some, own_names(in_memory(some.var)), pd.Series("", index=some.obs_names), layer).expression()
 
 
 def _known_cells(
@@ -286,7 +286,7 @@ def _known_cells(
     kept = [gene for gene, enough in zip(expression.genes, often, strict=True) if enough]
     result = AnnData(
         expression.rows[:, often],
-        obs=pd.DataFrame({_LABEL: pd.Categorical(labels.to_numpy())}, index=labels.index.astype(str)),
+        obs=pd.DataFrame({_LABEL: pd.Categorical(labels.to_numpy())}, index=pd.RangeIndex(len(labels)).astype(str)),
         var=pd.DataFrame(index=pd.Index(kept)),
     )
     inform(

@@ -15,11 +15,14 @@ def target(adata: AnnData, copy: bool, key_added: str) -> AnnData:
     Raises
     ------
     ValueError
-        For a view of a file, which cannot be written to, or a key that cannot be one.
+        For a view of a file, which cannot be written to, a key that cannot be one, and where something else stands at the
+        place of provenance.
     """
     from scgpt.data import check_name
 
     check_name(key_added, "key_added")
+    if not isinstance(adata.uns.get("scgpt", {}), Mapping):
+        raise ValueError(".uns['scgpt'] is where results are recorded, and holds something else; delete or rename it.")
     if copy:
         return adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     if adata.is_view and adata.isbacked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import dask.array
     import numpy as np
+    import zarr
     from anndata import AnnData
     from distributed import Client, Future
     from numpy.typing import NDArray
@@ -27,6 +27,9 @@ KIND, FORMAT = "scgpt embedding", 1
 
 # Cells of a shard where the matrix has no chunks: some megabytes, and on a CPU the work of minutes.
 SHARD_ROWS = 4096
+
+# What zarr raises for metadata of an array that are none.
+_NO_ARRAY = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 _ATTRIBUTE, _METADATA = "scgpt", "zarr.json"
 
@@ -85,16 +88,12 @@ class EmbeddingStore:
         folder = Path(path).resolve()
         about = {"kind": KIND, "format": FORMAT, **job}
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-            metadata = _metadata_of(folder)
-            made = metadata["attributes"][_ATTRIBUTE]
+            made = _job_there(folder)
             check_format(
                 made.get("format"), FORMAT, f"The embedding in {folder}", "give another store, or delete this one"
             )
             _check_job(folder, made, about)
-            # Shards are written as they are; with anything else in their way they would be read as something else.
-            if metadata["shape"] != list(shape) or [codec["name"] for codec in metadata["codecs"]] != ["bytes"]:
-                raise ValueError(f"{folder / _METADATA} is damaged; give another store, or delete this one.")
-            return cls(folder, shape, metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+            return cls(folder, shape, _shard_rows_there(folder, shape))
         shard_rows = min(shard_rows, shape[0])
         _create(folder, about, shape, shard_rows)
         return cls(folder, shape, shard_rows)
@@ -109,8 +108,9 @@ class EmbeddingStore:
         return [shard for shard in range(self.n_shards) if not self.has(shard)]
 
     def has(self, shard: int) -> bool:
-        """Return whether a shard is written."""
-        return self._file(shard).is_file()
+        """Return whether a shard is written; one that was cut off by a copy is not."""
+        file = self._file(shard)
+        return file.is_file() and file.stat().st_size == self.shard_rows * self.shape[1] * 4
 
     def size(self, shard: int) -> int:
         """Return the number of rows of a shard."""
@@ -289,37 +289,59 @@ def _need_dask() -> None:
 
 
 def _create(folder: Path, about: Mapping[str, Any], shape: tuple[int, int], shard_rows: int) -> None:
-    import zarr
-
     from scgpt._folders import written_whole
 
     with _problems_named(folder), written_whole(folder) as new:
-        zarr.create_array(
-            new,
-            shape=shape,
-            chunks=(shard_rows, shape[1]),
-            dtype="float32",
-            fill_value=float("nan"),
-            compressors=None,  # a chunk's file is its values, and of embeddings little could be saved
-            zarr_format=3,
-            attributes={_ATTRIBUTE: dict(about)},
-        )
+        _empty_array(new, shape, shard_rows, attributes={_ATTRIBUTE: dict(about)})
 
 
-def _metadata_of(folder: Path) -> dict[str, Any]:
-    """Return what a store says of itself."""
+def _empty_array(store: Path | dict[str, Any], shape: tuple[int, int], shard_rows: int, **kwargs: Any) -> zarr.Array:
+    import zarr
+
+    return zarr.create_array(
+        store,
+        shape=shape,
+        chunks=(shard_rows, shape[1]),
+        dtype="float32",
+        fill_value=float("nan"),
+        compressors=None,  # a chunk's file is its values, and of embeddings little could be saved
+        zarr_format=3,
+        **kwargs,
+    )
+
+
+def _shard_rows_there(folder: Path, shape: tuple[int, int]) -> int:
+    """Return the rows of a shard of a store that is there, and check that it is the array that :func:`_create` makes."""
+    import zarr
+
+    try:
+        there = zarr.open_array(folder, mode="r").metadata
+        shard_rows = int(there.chunks[0])
+        here = _empty_array({}, shape, shard_rows).metadata if 1 <= shard_rows <= shape[0] else None
+        names = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs")
+        if here is not None and all(getattr(there, name) == getattr(here, name) for name in names):
+            return shard_rows
+    except _NO_ARRAY:
+        pass
+    raise ValueError(
+        f"{folder / _METADATA} is damaged, it describes no embedding; give another store, or delete this one."
+    )
+
+
+def _job_there(folder: Path) -> dict[str, Any]:
+    """Return the job of a store that is there."""
+    from scgpt._json import read_object
+
     other = FileExistsError(f"{folder} is there and holds no embedding of scgpt.tl.embed; give another store.")
     try:
-        metadata = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
+        metadata = read_object(folder / _METADATA, "give another store, or delete this one")
     except (FileNotFoundError, NotADirectoryError):
         raise other from None
-    except ValueError as error:
-        raise ValueError(
-            f"{folder / _METADATA} is damaged ({error}); give another store, or delete this one."
-        ) from None
-    if metadata.get("attributes", {}).get(_ATTRIBUTE, {}).get("kind") != KIND:
+    attributes = metadata.get("attributes")
+    job = attributes.get(_ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(job, dict) or job.get("kind") != KIND:
         raise other
-    return metadata
+    return job
 
 
 def _check_job(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -191,6 +191,8 @@ def _check_reference(reference: AnnData | ReferenceIndex, labels_key: str, k: in
     from scgpt.data import check_whole, column_of, without_missing
     from scgpt.index import ReferenceIndex
 
+    if not isinstance(labels_key, str):
+        raise TypeError(f"labels_key must be the name of a column of labels, not {labels_key!r:.50}.")
     if isinstance(reference, ReferenceIndex):
         n, n_labels = len(reference), len(np.unique(reference.codes(labels_key)))
     else:
@@ -245,7 +247,9 @@ def _embedding_there(
     """Return the embedding that is there, if this model made it with the settings that are asked for."""
     import numpy as np
 
-    made = adata.uns.get("scgpt", {}).get(use_rep, {})
+    from ._provenance import recorded
+
+    made = recorded(adata, use_rep)
     asked = {"layer": layer, "max_length": max_length, "precision": None if precision == "auto" else precision}
     if use_rep not in adata.obsm or made.get("model_sha256") != by:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,13 @@ def record(adata: AnnData, key: str, *, function: str, report: LoadReport | None
         **parameters,
     }
     adata.uns["scgpt"] = everything
+
+
+def recorded(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """Return what :func:`record` wrote of a result, nothing where something else stands there."""
+    everything = adata.uns.get("scgpt")
+    made = everything.get(key) if isinstance(everything, Mapping) else None
+    return made if isinstance(made, Mapping) else {}
 
 
 def genes_of(match: GeneMatch) -> dict[str, Any]:

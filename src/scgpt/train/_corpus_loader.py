@@ -91,12 +91,16 @@ class CorpusLoader(ResumableLoader):
 
     def batches(self, start: int) -> Iterator[TokenBatch]:
         """Yield the batches of this epoch from a step on."""
+        for step, (rows, index) in enumerate(self._rows(start), start):
+            yield self.hide(self._tokens(rows, index), step)
+
+    def _rows(self, start: int) -> Iterator[tuple[sp.csr_matrix, NDArray[np.int64]]]:
         from ._annbatch import RowReader
 
-        if not hasattr(self, "_reader"):  # it keeps where each row begins
-            self._reader = RowReader(self.corpus.matrices(self.part), self.order)
-        for step, (rows, index) in enumerate(self._reader.read(start), start):
-            yield self.hide(self._tokens(rows, index), step)
+        with self.corpus.reading():
+            if not hasattr(self, "_reader"):  # it keeps where each row begins
+                self._reader = RowReader(self.corpus.matrices(self.part), self.order)
+            yield from self._reader.read(start)
 
     def _tokens(self, rows: sp.csr_matrix, index: NDArray[np.int64]) -> TokenBatch:
         cell_index = self.corpus.first(self.part) + index
