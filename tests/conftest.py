@@ -185,9 +185,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     given = [(name, value) for report in reports for name, value in report.user_properties]
     if examples := [n for name, n in given if name == "examples"]:
         terminalreporter.write_line(f"properties: {len(examples)}, examples: {sum(examples)}")
-    kills: Counter[str] = Counter()
-    for name, of_jobs in given:
-        if name == "kills survived":
-            kills.update(of_jobs)
+    fuzz, kills = (_sum_of(given, name) for name in ("fuzz", "kills survived"))
+    if n := sum(fuzz.values()):
+        terminalreporter.write_line(f"fuzz: {n} inputs, {fuzz['error']} clean errors, {fuzz['answer']} right answers")
     if kills:
         terminalreporter.write_line(f"kills survived: {', '.join(f'{job} {n}' for job, n in kills.items())}")
+
+
+def _sum_of(given: list[tuple[str, object]], wanted: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for name, counted in given:
+        if name == wanted:
+            total.update(counted)
+    return total

@@ -1,4 +1,4 @@
-"""A loop over malformed inputs, and a line that tells what became of them."""
+"""A loop over malformed inputs."""
 
 from __future__ import annotations
 
@@ -45,19 +45,6 @@ def fuzz(request: pytest.FixtureRequest) -> Callable[[MakeCase, int], None]:
         assert not wrong, f"{len(wrong)} of {len(seeds)} malformed inputs of {name}:\n" + "\n".join(wrong)
 
     return run
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell what became of all inputs; with xdist, reports bring what the workers counted."""
-    total: Counter[str] = Counter()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for key, counted in getattr(report, "user_properties", ()):
-                if key == "fuzz" and report.when == "call":
-                    total.update(counted)
-    if total:
-        n = total["error"] + total["answer"]
-        terminalreporter.write_line(f"fuzz: {n} inputs, {total['error']} clean errors, {total['answer']} right answers")
 
 
 @pytest.fixture(scope="session")
