@@ -24,7 +24,9 @@ def test_an_epoch_has_every_cell_once_whatever_was_asked_before(cells, batch_siz
     assert (sorted(seen) if shuffle else seen) == (sorted(cells.tolist()) if shuffle else cells.tolist())
     assert all(len(batch) == batch_size for batch in batches[:-1])
     assert 1 <= len(batches[-1]) <= batch_size
-    of_epoch(order, epoch + 1)  # has no say
+    others = [of_epoch(order, other) for other in range(epoch + 1, epoch + 5)]  # have no say
+    if len(cells) > 10:
+        assert all((other == batches) != shuffle for other in others)
     assert of_epoch(order, epoch)[::-1] == batches[::-1]
     last = CellOrder(cells, batch_size, shuffle=shuffle, seed=seed)
     last.set_epoch(epoch)
