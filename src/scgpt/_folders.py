@@ -50,9 +50,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         Where, as an absolute path. Whether it may be replaced is the caller's to check.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.iterdir():
-        if re.fullmatch(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.part", left.name):
-            _remove_unless_in_use(left)
+    remove_left_beside(folder)
     new, lock = _made_beside(folder)
     try:
         yield new
@@ -61,6 +59,16 @@ def written_whole(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         if lock is not None:
+            os.close(lock)
+
+
+def remove_left_beside(folder: Path) -> None:
+    """Remove what killed processes left where :func:`written_whole` wrote to a folder."""
+    for left in folder.parent.iterdir():
+        if not re.fullmatch(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.part", left.name):
+            continue
+        if (lock := _lock(left, wait=False)) is not None:  # nobody writes to it
+            shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
 
 
@@ -136,12 +144,6 @@ def _made_beside(folder: Path) -> tuple[Path, int | None]:
             return new, lock
         if lock is not None:
             os.close(lock)
-
-
-def _remove_unless_in_use(folder: Path) -> None:
-    if (lock := _lock(folder, wait=False)) is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
 
 
 def _lock(folder: Path, *, wait: bool = True) -> int | None:

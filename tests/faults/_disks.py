@@ -31,7 +31,7 @@ def _told(function, work: Path) -> dict:
 def _attempt(job, work: Path) -> dict:
     """What becomes of a job, what can be read afterwards, and what was left."""
     run, read = _told(job.run, work), _told(job.read, work)
-    return {"run": run, "read": read, "hidden": sorted(path.name for path in work.rglob(".*"))}
+    return {"run": run, "read": read, "hidden": sorted(map(str, work.rglob(".*")))}
 
 
 def full_disk(job, work: Path, room: int) -> dict:
@@ -45,7 +45,7 @@ def full_disk(job, work: Path, room: int) -> dict:
         return {"skip": f"this machine lets no process mount disks of its own: {error}"}
     shutil.copytree(work, disk / "work")
     used = shutil.disk_usage(disk).used
-    _mount("-o", f"remount,size={used + room}", str(disk))
+    _mount("-o", f"remount,size={used + max(room, 4096)}", str(disk))
     full = _attempt(job, disk / "work")
     _mount("-o", "remount,size=1g", str(disk))
     return {"full": full, "value": job.run(disk / "work"), "read": job.read(disk / "work")}

@@ -17,6 +17,7 @@ from scgpt.model import SCGPT
 from scgpt.tl import _embedding_store
 
 torch.set_num_threads(1)
+corpus.build.__kwdefaults__["cells_per_dataset"] = 45  # for which the command line has no option
 
 GENES = [f"G{i}" for i in range(40)]
 NETWORK = {"d_model": 8, "n_layers": 1, "n_heads": 2}
@@ -131,7 +132,7 @@ class Build:
 
     def run(self, work: Path) -> None:
         files = [work / f"{name}.h5ad" for name in "abc"]
-        corpus.build(files, work / "corpus.zarr", min_genes=1, cells_per_dataset=45, overwrite=True)
+        corpus.build(files, work / "corpus.zarr", min_genes=1, overwrite=True)
 
     def read(self, work: Path) -> str:
         whole = corpus.Corpus(work / "corpus.zarr")

@@ -71,6 +71,7 @@ def run(job, request: dict, answer: int) -> None:
     except BaseException as error:  # noqa: BLE001 - the other side is told
         traceback.print_exc()
         result["error"] = [type(error).__name__, str(error)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     result |= {"seconds": time.perf_counter() - began, "changes": changes.n, "new": sorted(set(sys.modules) - known)}
     sys.stdout.flush()
     os.write(answer, json.dumps(result).encode())

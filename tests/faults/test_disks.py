@@ -18,7 +18,7 @@ def test_a_full_disk_is_named_and_with_room_the_job_ends_as_ever(ask, undisturbe
     name, message = told["full"]["run"]["error"]
     assert (name, "The disk that holds " in message, " is full. " in message) == ("OSError", True, True), message
     assert_whole(job, told["full"]["read"])
-    assert set(told["full"]["hidden"]) <= {".corpus.zarr.build"}  # which the next build goes on with
+    assert all(".corpus.zarr.build" in path for path in told["full"]["hidden"])  # which the next build goes on with
     assert (told["value"], told["read"]) == (about["value"], about["new"])
 
 

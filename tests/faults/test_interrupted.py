@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+TORCHS = "could not determine the shape of object type 'torch.storage.UntypedStorage'"
 NUMBERS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 6))]
 
 
@@ -17,9 +18,10 @@ def interrupt(ask, undisturbed, folder_of):
         while True:
             folder = folder_of(job)
             ended = ask(job, do, folder, signal="SIGINT", seconds=seconds)
-            if "error" in ended or ended["value"] == 128 + signal.SIGINT:
+            if ended.get("error", [""])[0] == "KeyboardInterrupt" or ended.get("value") == 128 + signal.SIGINT:
                 return ended, folder
-            assert ended["exit"] == 0, folder.log()
+            # torch takes an interrupt while a tensor is read from a file for a fault of the file.
+            assert ("error" not in ended and ended.get("value") != 1) or TORCHS in folder.log(), folder.log()
             seconds *= 0.8
 
     return interrupt
@@ -29,11 +31,12 @@ def interrupt(ask, undisturbed, folder_of):
 def assert_clean(ask, undisturbed, assert_whole):
     """Check that what is there is whole, that nothing else is, and that the same call ends as ever."""
 
-    def assert_clean(job, folder, hidden=frozenset()):
+    def assert_clean(job, folder, kept=None):
         about = undisturbed(job)
         assert_whole(job, ask(job, "read", folder))
         assert list(folder.tmp.iterdir()) == []
-        assert {path.name for path in folder.work.rglob(".*")} <= hidden
+        found = {path.relative_to(folder.work).parts for path in folder.work.rglob(".*")}
+        assert all(parts[0] == kept for parts in found)
         assert ask(job, "run", folder)["value"] == about["value"], folder.log()
         assert ask(job, "read", folder)["value"] == about["new"]
 
@@ -54,7 +57,7 @@ def test_an_interrupted_command_says_what_now(interrupt, assert_clean, job, what
     assert ended["value"] == 130, folder.log()
     assert folder.log().endswith(f"\nscgpt {job.split()[0]}: interrupted; {what_now}.\n")
     assert "Traceback" not in folder.log()
-    assert_clean(job, folder, hidden={".corpus.zarr.build"})
+    assert_clean(job, folder, kept=".corpus.zarr.build")
 
 
 @pytest.mark.parametrize("job", ["train", "embed", "index", "save"])

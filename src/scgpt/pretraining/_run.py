@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from scgpt._folders import full_disk_named, read_only_named, whole_file
+from scgpt._folders import full_disk_named, read_only_named, remove_left_beside, whole_file
 from scgpt._messages import inform, warn_user
 from scgpt.corpus import Corpus
 from scgpt.hub import Checkpoint, check_target, write_checkpoint
@@ -115,6 +115,7 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
         if not log.began:
             inform(f"The run in {out} is finished; max_epochs or max_steps are reached.")
             log.keep_until(trainer.global_step)
+            remove_left_beside(model)
         _keep_last(trainer, states, anew=log.began)
         # A run that was killed at its very end may lack it.
         if corpus.n_cells("held_out") and not trainer.strategy.broadcast(log.has_validation(trainer.global_step)):
