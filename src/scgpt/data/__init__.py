@@ -7,7 +7,7 @@ from ._binning import bin_values, unbin_values, values_of_bins
 from ._by_name import by_name
 from ._cell_conditions import CellConditions
 from ._cells import Cells, dask_matrix
-from ._checks import check_anndata, check_mudata
+from ._checks import check_anndata, check_mudata, check_name
 from ._conditions import Conditions, conditions_of_genes
 from ._features import StudyExpression, accessible_peaks, variable_genes
 from ._gene_sets import GeneSets
@@ -57,9 +57,10 @@ __all__ = [
     "check_log_normalised",
     "check_measured",
     "check_mudata",
+    "check_name",
+    "check_seed",
     "conditions_of_genes",
     "dask_matrix",
-    "check_seed",
     "derive_key",
     "drop_genes",
     "drop_modalities",

@@ -67,6 +67,18 @@ def check_mudata(mdata: object) -> None:
     _check_kind(mdata, MuData, {"str": file, "PosixPath": file} | ways)
 
 
+def check_name(name: object, argument: str) -> None:
+    """Raise for what is no name of a column, layer or key; None is none that is asked for.
+
+    Raises
+    ------
+    TypeError
+        With the argument that gave it.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"{argument} must be text, the name of a column, layer or key, not {name!r:.50}.")
+
+
 def _check_kind(data: object, kind: type, ways: Mapping[str, str]) -> None:
     if isinstance(data, kind):
         return

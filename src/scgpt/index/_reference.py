@@ -431,6 +431,8 @@ class ReferenceIndex:
         about = read_manifest(folder, verify)
         try:
             kinds: dict[str, type[Store]] = {kind.file: kind for kind in (ExactStore, CompressedStore)}
+            if unlisted := {about["vectors"], *(column["file"] for column in about["labels"])} - set(about["files"]):
+                raise ValueError(f"{unlisted} are not among its files")
             store = kinds[about["vectors"]].load(folder)
             labels = {
                 column["name"]: Labels(

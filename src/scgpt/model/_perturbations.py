@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scvi.data.fields import BaseAnnDataField
 
 from scgpt._messages import listed, warn_user
-from scgpt.data import GeneVocab, Marks, Pairing, ids_of, in_memory
+from scgpt.data import GeneVocab, Marks, Pairing, check_name, ids_of, in_memory
 from scgpt.metrics import perturbed_by
 
 PERTURBATIONS_KEY = "perturbations"
@@ -109,6 +109,7 @@ class PerturbationNames:
             When cells have no perturbation, a name no sense, or a direction is not known.
         """
         for column in filter(None, (self.column, self.direction_column)):
+            check_name(column, "perturbation_key or direction_key")
             if column not in obs:
                 raise KeyError(f"There is no column {column!r} in .obs; there are {list(obs.columns)}.")
         given = pd.Series(obs[self.column])
@@ -159,7 +160,8 @@ class PerturbationField(BaseAnnDataField):
     def _read(self, obs: pd.DataFrame) -> dict[str, Any]:
         names = self._names
         if names.direction_column is not None:
-            if not isinstance(names.direction_column, str) or names.direction_column not in obs:
+            check_name(names.direction_column, "direction_key")
+            if names.direction_column not in obs:
                 raise KeyError(f"direction_key={names.direction_column!r} is not a column of .obs.")
             perturbed = replace(names, direction_column=None).of(obs)["name"].to_numpy() != names.control
             directions = sorted(set(pd.Series(obs[names.direction_column])[perturbed].dropna().astype(str)))

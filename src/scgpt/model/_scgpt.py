@@ -14,7 +14,7 @@ from scvi.data import AnnDataManager
 from scvi.data._constants import _SETUP_ARGS_KEY
 from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField
 
-from scgpt.data import GeneVocab, check_anndata, check_measured, in_memory, own_names, read_mapping
+from scgpt.data import GeneVocab, check_anndata, check_measured, check_name, in_memory, own_names, read_mapping
 
 from ._attention import AttentionMixin
 from ._base import BaseSCGPT
@@ -125,8 +125,7 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
         if adata.n_obs == 0:
             raise ValueError("The data set has no cell.")
         for argument, name in (("layer", layer), ("batch_key", batch_key), ("labels_key", labels_key)):
-            if name is not None and not isinstance(name, str):
-                raise TypeError(f"{argument} must be the name of a layer or column, not {name!r:.50}.")
+            check_name(name, argument)
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)
