@@ -107,6 +107,7 @@ def _embed(args: argparse.Namespace) -> None:
 
     import scgpt.tl
     from scgpt._folders import full_disk_named, read_only_named, whole_file
+    from scgpt.corpus._corpus import DAMAGE
 
     if args.out.resolve() == args.file.resolve():
         raise ValueError(f"--out names the input, {args.file}; name another file.")
@@ -115,7 +116,13 @@ def _embed(args: argparse.Namespace) -> None:
             raise ValueError(f"{option} must be an .h5ad file, not {path}.")
     if not args.out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {args.out.parent} to write to.")
-    adata = anndata.read_h5ad(args.file)
+    if not args.file.is_file():
+        raise FileNotFoundError(f"there is no file {args.file}.")
+    try:
+        adata = anndata.read_h5ad(args.file)
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{args.file} cannot be read, it is damaged or no h5ad file: {reason:.300}") from error
     scgpt.tl.embed(
         adata,
         args.model,

@@ -398,3 +398,20 @@ def test_test_cells_of_the_benchmarks_stay_out(shared, tmp_path):
         assert not set(cells) & set(test[file])
         assert entry(corpus, file)["kept"] == len(cells)
         assert entry(corpus, file)["dropped"]["excluded"] == len(test[file])
+
+
+def test_a_corpus_that_lacks_a_part_is_refused(files, tmp_path):
+    corpus = build(files, tmp_path / "corpus.zarr", min_genes=1)
+    vocab = (corpus.path / "vocab.json").read_text()
+    (corpus.path / "vocab.json").write_text(vocab.replace('"G0"', '"X0"'))
+    with pytest.raises(ValueError, match=r"is damaged: vocab\.json is not what was written\. Copy it again"):
+        _ = Corpus(corpus.path).vocab
+    part = next(path for path in corpus.path.glob("dataset_0/X/data/c/*") if path.is_file())
+    part.unlink()  # zarr would read zeros
+    with pytest.raises(ValueError, match="is damaged: parts of the expression matrix are missing"):
+        Corpus(corpus.path).matrices()
+    manifest = json.loads((corpus.path / "manifest.json").read_text())
+    manifest["datasets"][0].pop("cells")
+    (corpus.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"is damaged: manifest\.json does not list its files and datasets"):
+        Corpus(corpus.path)

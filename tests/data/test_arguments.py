@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scgpt.data import check_name, check_whole, path_of
+from scgpt.data import check_new_key, check_whole, path_of
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, 2.0, float("nan"), "3", True, None, [2], np.float32(2)])
@@ -22,9 +22,9 @@ def test_whole_numbers():
 
 @pytest.mark.parametrize("name", ["", None, 3, ["X"], "X/Y", b"X"])
 def test_what_is_no_key(name):
-    check_name("X_scGPT", "key_added")
+    check_new_key("X_scGPT", "key_added")
     with pytest.raises(ValueError, match="key_added must be a name without slashes, not"):
-        check_name(name, "key_added")
+        check_new_key(name, "key_added")
 
 
 @pytest.mark.parametrize("path", [None, 3, True, ["model"], np.zeros(2)])

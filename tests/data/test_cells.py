@@ -298,3 +298,12 @@ def test_a_dask_matrix_is_known_and_no_other_is_loaded(form, counts, tmp_path):
     if matrix is not None:
         assert np.array_equal(dense(matrix.compute()), counts.toarray())
     assert dask_matrix(adata, "no such layer") is None
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize(("part", "at", "value"), [("indices", 3, 10**6), ("indices", 3, -1), ("indptr", 2, 10**6)])
+def test_a_sparse_matrix_that_does_not_fit_itself_is_refused(counts, form, part, at, value):
+    adata = ad.AnnData(form(counts))
+    getattr(adata.X, part)[at] = value
+    with pytest.raises(ValueError, match="sparse expression matrix is damaged.*read or build it anew"):
+        Cells(adata, np.arange(N_VARS)).rows(np.arange(N_CELLS))

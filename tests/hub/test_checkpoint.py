@@ -302,3 +302,24 @@ def test_an_embedding_of_no_condition_is_refused_not_left_out_unsaid(make_checkp
         checkpoint.adapt()
     assert checkpoint.adapt(fresh=["conditions"]).report.fresh == ("conditions",)
     assert checkpoint.adapt(n_conditions=0).report.dropped == ("conditions",)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.json"])
+def test_a_file_of_another_save_is_refused(name, saved):
+    content = (saved / name).read_bytes()
+    changed = content.replace(b"CD3D", b"CD3E") if name == "vocab.json" else content[:-1] + bytes([content[-1] ^ 1])
+    (saved / name).write_bytes(changed)
+    with pytest.raises(ValueError, match=rf"{name} is not what was saved with config\.json"):
+        read_checkpoint(saved)
+    edit_config(saved, lambda settings: settings.pop("sha256"))  # as older checkpoints are
+    assert read_checkpoint(saved).vocab.genes[0] == ("CD3E" if name == "vocab.json" else "CD3D")
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    weights = load_file(saved / "model.safetensors")
+    weights["genes.norm.weight"][0] = torch.nan
+    save_file(weights, saved / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"NaN or infinite in genes\.norm\.weight: the file is damaged, or the training"
+    ):
+        read_checkpoint(saved)

@@ -244,3 +244,16 @@ def test_without_dask_there_is_a_way_out(cells, model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'scgpt-tools\[dask\]'"):
         embed(cells, model, store=tmp_path / "e.zarr")
+
+
+def test_a_shard_that_was_cut_off_is_written_anew(cells, model, tmp_path):
+    embed(cells, model, store=tmp_path / "e.zarr")
+    expected = cells.obsm["X_scGPT"].compute()
+    shard = tmp_path / "e.zarr" / "c" / "2" / "0"
+    shard.write_bytes(shard.read_bytes()[:100])
+    embed(cells, model, store=tmp_path / "e.zarr")
+    np.testing.assert_array_equal(cells.obsm["X_scGPT"].compute(), expected)
+    metadata = tmp_path / "e.zarr" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace('"little"', '"big"'))
+    with pytest.raises(ValueError, match=r"zarr\.json is damaged, it describes no embedding"):
+        embed(cells, model, store=tmp_path / "e.zarr")

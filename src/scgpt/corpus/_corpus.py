@@ -26,8 +26,18 @@ KIND, FORMAT = "scgpt corpus", 1
 
 Part = Literal["train", "held_out"]
 
-# What reading damaged files ends in: zarr and its codecs, anndata and numpy each have their own.
-_DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, EOFError)
+# What reading damaged files ends in: HDF5, zarr and its codecs, anndata, scipy and numpy each have their own.
+DAMAGE = (
+    OSError,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    NotImplementedError,
+)
 
 
 class Corpus:
@@ -149,7 +159,7 @@ class Corpus:
         """
         try:
             yield
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(" ".join(str(error).split())) from error
 
     def _damaged(self, how: str) -> ValueError:

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from scgpt.data import Cells
 
+from ._corpus import DAMAGE
+
 # Stored values, zeros of dense matrices included, that are in memory at a time.
 _PORTION = 2**25
-
-# What reading a damaged file ends in: HDF5 and zarr, their codecs, anndata and scipy each have their own.
-_DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, NotImplementedError)
 
 
 class BadFile(ValueError):
@@ -154,7 +153,7 @@ class FileSource:
                     yield file["mod/rna"] if self.path.suffix == ".h5mu" else file
         except BadFile:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             raise BadFile(f"{self.path} cannot be read, it is damaged or no file of AnnData: {text}") from error
 

@@ -3,7 +3,7 @@
 from scgpt._token_batch import TokenBatch
 
 from ._aligned import aligned
-from ._arguments import check_name, check_whole, path_of
+from ._arguments import check_name, check_new_key, check_whole, path_of
 from ._binning import bin_values, unbin_values, values_of_bins
 from ._by_name import by_name
 from ._cell_conditions import CellConditions
@@ -63,11 +63,12 @@ __all__ = [
     "check_measured",
     "check_mudata",
     "check_name",
+    "check_new_key",
+    "check_seed",
     "check_whole",
     "column_of",
     "conditions_of_genes",
     "dask_matrix",
-    "check_seed",
     "derive_key",
     "drop_genes",
     "drop_modalities",

@@ -21,7 +21,19 @@ def check_whole(number: Any, argument: str, least: int = 1) -> None:
         raise ValueError(f"{argument} must be a whole number of at least {least}, not {number!r}.")
 
 
-def check_name(name: Any, argument: str) -> None:
+def check_name(name: object, argument: str) -> None:
+    """Raise for what is no name of a column, layer or key; None is none that is asked for.
+
+    Raises
+    ------
+    TypeError
+        With the argument that gave it.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"{argument} must be text, the name of a column, layer or key, not {name!r:.50}.")
+
+
+def check_new_key(name: Any, argument: str) -> None:
     """Raise for what cannot be the key that results are written under.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,9 @@ def _rate(study: StudyExpression, n_genes: int) -> pd.DataFrame:
         rating["weight"] += 1
         if len(varies):
             part = AnnData(rows[:, varies], var=pd.DataFrame(index=genes[varies]))
-            table = sc.pp.highly_variable_genes(part, n_top_genes=min(n_genes, len(varies)), inplace=False)
+            with warnings.catch_warnings():  # of some that vary it can tell no dispersion; the others are then chosen
+                warnings.filterwarnings("ignore", ".*returning all genes with normalized dispersions")
+                table = sc.pp.highly_variable_genes(part, n_top_genes=min(n_genes, len(varies)), inplace=False)
             of_batch = table[["highly_variable", "dispersions_norm"]].astype(float).reindex(genes)
             rating["n_batches"] += of_batch["highly_variable"].fillna(0).astype(int)
             rating["dispersion"] = rating["dispersion"].add(of_batch["dispersions_norm"], fill_value=0)

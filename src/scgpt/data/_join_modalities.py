@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from ._arguments import check_name
 from ._columns import as_text, without_missing
 from ._features import FeatureChoice, accessible_peaks, all_features, variable_genes
 from ._mudata import name_modalities, obs_column, rows_of_modality
@@ -84,8 +85,7 @@ def join_modalities(
     for argument, given in (("modalities", modalities), ("layers", layers), ("values", values)):
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(f"{argument} must be a mapping of 'rna', 'atac' and 'protein', not {given!r:.50}.")
-    if batch_key is not None and not isinstance(batch_key, str):
-        raise TypeError(f"batch_key must be the name of a column of .obs, not {batch_key!r:.50}.")
+    check_name(batch_key, "batch_key")
     values = {kind: of_kind[0] for kind, of_kind in _VALUES.items()} | dict(values or {})
     if peaks not in get_args(PeakChoice):
         raise ValueError(f"peaks must be one of {list(get_args(PeakChoice))}, not {peaks!r}.")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scgpt._messages import listed, warn_user
 
+from ._arguments import check_name
 from ._vocab import GeneVocab
 
 logger = logging.getLogger(__name__)
@@ -157,8 +158,7 @@ def match_genes(
 
 def name_keys(var: pd.DataFrame, gene_key: str | None = None) -> list[str]:
     """Return where gene names are looked for: the column that is named, or the index and the usual columns."""
-    if gene_key is not None and not isinstance(gene_key, str):
-        raise TypeError(f"gene_key must be the name of a column of .var, not {gene_key!r:.50}.")
+    check_name(gene_key, "gene_key")
     if gene_key is not None and gene_key != INDEX and gene_key not in var:
         raise KeyError(f"gene_key={gene_key!r} is not a column of .var; there are {[INDEX, *map(str, var.columns)]}.")
     if gene_key:

@@ -436,7 +436,7 @@ class ReferenceIndex:
         try:
             kinds: dict[str, type[Store]] = {kind.file: kind for kind in (ExactStore, CompressedStore)}
             # A name that is not listed could lead anywhere.
-            if unlisted := {column["file"] for column in about["labels"]} - set(about["files"]):
+            if unlisted := {about["vectors"], *(column["file"] for column in about["labels"])} - set(about["files"]):
                 raise ValueError(f"its manifest does not list {sorted(unlisted)}")
             store = kinds[about["vectors"]].load(folder)
             labels = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scvi.data.fields import BaseAnnDataField
 
 from scgpt._messages import listed, warn_user
-from scgpt.data import GeneVocab, Marks, Pairing, as_text, column_of, ids_of, in_memory, without_missing
+from scgpt.data import GeneVocab, Marks, Pairing, as_text, check_name, column_of, ids_of, in_memory, without_missing
 from scgpt.metrics import perturbed_by
 
 PERTURBATIONS_KEY = "perturbations"
@@ -108,6 +108,7 @@ class PerturbationNames:
         ValueError
             When cells have no perturbation, a name no sense, or a direction is not known.
         """
+        check_name(self.column, "perturbation_key")
         given = without_missing(column_of(obs, self.column, "perturbation_key"), self.column, "perturbation")
         given = as_text(given, self.column)
         canonical = {name: self.sep.join(self._parts(name)) or self.control for name in given.unique()}
@@ -154,6 +155,7 @@ class PerturbationField(BaseAnnDataField):
     def _read(self, obs: pd.DataFrame) -> dict[str, Any]:
         names = self._names
         if names.direction_column is not None:
+            check_name(names.direction_column, "direction_key")
             given = as_text(column_of(obs, names.direction_column, "direction_key"), names.direction_column)
             perturbed = replace(names, direction_column=None).of(obs)["name"].to_numpy() != names.control
             directions = sorted(set(given[perturbed].dropna()))

@@ -17,6 +17,7 @@ from scgpt.data import (
     check_anndata,
     check_layer,
     check_measured,
+    check_name,
     column_of,
     in_memory,
     own_names,
@@ -133,8 +134,7 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
         if adata.n_obs == 0:
             raise ValueError("The data set has no cell.")
         for argument, name in (("layer", layer), ("batch_key", batch_key), ("labels_key", labels_key)):
-            if name is not None and not isinstance(name, str):
-                raise TypeError(f"{argument} must be the name of a layer or column, not {name!r:.50}.")
+            check_name(name, argument)
         gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
         setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)

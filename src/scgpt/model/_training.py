@@ -185,6 +185,7 @@ class TrainingMixin:
         seed = (settings.seed or 0) if seed is None else seed
         if not isinstance(max_epochs, int | np.integer) or max_epochs < 0:  # Lightning takes -1 for no end
             raise ValueError(f"max_epochs must be a whole number of at least 0, not {max_epochs!r:.50}.")
+        max_epochs = int(max_epochs)
         chosen = default_objectives(self.module.network.config) if objectives is None else make_objectives(objectives)
         self._check_objectives(chosen)
         check_surgery(self.module.network, chosen)

@@ -255,7 +255,7 @@ def _number(value: Any, hint: Any) -> Any:
             return float(value)
         except ValueError:
             return value
-    return float(value) if isinstance(value, int) and int not in kinds else value
+    return float(value) if isinstance(value, int) and int not in kinds and abs(value) < 2**63 else value
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

@@ -131,7 +131,7 @@ def annotate(
     import pandas as pd
 
     from scgpt._messages import inform
-    from scgpt.data import check_anndata, path_of
+    from scgpt.data import check_anndata, check_name, path_of
     from scgpt.hub import check_target
     from scgpt.model import SCGPTAnnotator
 
@@ -139,6 +139,7 @@ def annotate(
     from ._provenance import fingerprint, genes_of, record
 
     check_anndata(adata)
+    check_name(labels_key, "labels_key")
     refuse_own(("class_weight", "max_epochs", "seed"), train_kwargs or {}, "annotate")
     if not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence is a probability, from 0 to 1, and not {min_confidence}.")

@@ -18,9 +18,9 @@ def target(adata: AnnData, copy: bool, key_added: str) -> AnnData:
         For a view of a file, which cannot be written to, a key that cannot be one, and where something else stands at the
         place of provenance.
     """
-    from scgpt.data import check_name
+    from scgpt.data import check_new_key
 
-    check_name(key_added, "key_added")
+    check_new_key(key_added, "key_added")
     if not isinstance(adata.uns.get("scgpt", {}), Mapping):
         raise ValueError(".uns['scgpt'] is where results are recorded, and holds something else; delete or rename it.")
     if copy:

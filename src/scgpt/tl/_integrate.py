@@ -149,7 +149,7 @@ def integrate(
     >>> scgpt.tl.integrate(mdata, batch_key=None)  # RNA and proteins of one batch  # doctest: +SKIP
     """
     from scgpt._messages import inform
-    from scgpt.data import MEASURED, by_name, join_studies, path_of
+    from scgpt.data import MEASURED, by_name, check_name, join_studies, path_of
     from scgpt.hub import check_target
     from scgpt.model import SCGPT
 
@@ -160,6 +160,7 @@ def integrate(
     train_kwargs = dict(train_kwargs or {})
     refuse_own(("max_epochs", "seed"), train_kwargs, "integrate")
     studies = by_name(data)
+    check_name(batch_key, "batch_key")
     layer = None if layer == "X" else layer
     if save is not None:
         check_target(path_of(save, "save"))  # before the training, not after it

@@ -116,7 +116,7 @@ def map_reference(
     import numpy as np
     import pandas as pd
 
-    from scgpt.data import check_anndata
+    from scgpt.data import check_anndata, check_name
     from scgpt.index import ReferenceIndex
     from scgpt.index._voting import check_weights
     from scgpt.model import SCGPT
@@ -126,6 +126,8 @@ def map_reference(
     from ._provenance import fingerprint, record
 
     check_anndata(query)
+    check_name(labels_key, "labels_key")
+    check_name(use_rep, "use_rep")
     check_weights(weights)
     if not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence={min_confidence}: it must be between 0 and 1.")
@@ -191,8 +193,6 @@ def _check_reference(reference: AnnData | ReferenceIndex, labels_key: str, k: in
     from scgpt.data import check_whole, column_of, without_missing
     from scgpt.index import ReferenceIndex
 
-    if not isinstance(labels_key, str):
-        raise TypeError(f"labels_key must be the name of a column of labels, not {labels_key!r:.50}.")
     if isinstance(reference, ReferenceIndex):
         n, n_labels = len(reference), len(np.unique(reference.codes(labels_key)))
     else:
