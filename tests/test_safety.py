@@ -338,7 +338,7 @@ def corpus(counts, tmp_path) -> Corpus:
 
 def test_an_array_of_objects_in_a_corpus_is_damage(corpus, payload):
     np.save(corpus.path / "measured.npy", objects(payload), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"measured\.npy is damaged"):
+    with pytest.raises(ValueError, match=r"c\.zarr is damaged: Object arrays cannot be loaded"):
         corpus.measured()
 
 
@@ -368,5 +368,5 @@ def test_pickled_chunks_of_a_stored_embedding_are_refused(model, counts, payload
 
 
 def test_a_mapping_of_genes_is_a_file_and_no_address(counts, model):
-    with pytest.raises(FileNotFoundError, match=r"no file http://127\.0\.0\.1:9/genes\.tsv"):
+    with pytest.raises(FileNotFoundError, match=r"'http://127\.0\.0\.1:9/genes\.tsv' is not a file"):
         SCGPT.load(model).get_latent_representation(counts, gene_mapping="http://127.0.0.1:9/genes.tsv")

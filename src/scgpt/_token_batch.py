@@ -187,7 +187,7 @@ class TokenBatch(Packed):
     def split(self, max_tokens: float) -> list[TokenBatch]:
         """Cut into consecutive batches of at most ``max_tokens`` tokens, and of at least one cell."""
         if self.n_tokens <= max_tokens:
-            return [self]
+            return [self] if self.n_cells else []
         parts, start = [], 0
         for stop in range(1, self.n_cells + 1):
             is_last = stop == self.n_cells

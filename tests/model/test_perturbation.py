@@ -550,7 +550,7 @@ class TestWrongInput:
         with pytest.raises(ValueError, match="no control cell"):
             predict(perturbation_model, ["A"], indices=[40, 50])
         for n_cells in (0, -1):
-            with pytest.raises(ValueError, match=f"n_cells must be at least 1, or None for all, not {n_cells}"):
+            with pytest.raises(ValueError, match=f"n_cells must be a whole number of at least 1, not {n_cells}"):
                 predict(perturbation_model, ["A"], n_cells=n_cells)
         with pytest.raises(ValueError, match="has no cell|no control cell"):
             predict(perturbation_model, ["A"], perturbed[:0].copy())

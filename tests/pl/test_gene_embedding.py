@@ -236,7 +236,7 @@ def test_it_is_shown_on_request(adata, monkeypatch):
         ({"basis": "mine"}, KeyError, "no 'mine' in .varm: call scgpt.tl.gene_programs(adata, model) first"),
         ({"color": "mean", "groupby": "type"}, ValueError, "color= and groupby= both name a column to colour by"),
         ({"color": "length"}, KeyError, "no column 'length' in .var: there are ['scgpt_program', 'mean']"),
-        ({"groupby": "cluster"}, KeyError, "no column 'cluster' in .obs; there are ['type']"),
+        ({"groupby": "cluster"}, KeyError, "groupby='cluster' is not a column of .obs; there are ['type']"),
         ({"groupby": "type", "layer": "log"}, KeyError, "There is no layer 'log'"),
         ({"n_genes": 0}, ValueError, "n_genes has to be 1 or more, and is 0"),
         ({"label": "TP53"}, KeyError, "label= names TP53, not in .var_names"),

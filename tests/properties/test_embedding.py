@@ -57,7 +57,7 @@ def test_neither_portions_nor_passes_count(model, cells, cells_at_once, tokens_p
     whole = embed(model, cells.adata())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scgpt.model._embedding._CELLS_AT_ONCE", cells_at_once)
-        patch.setattr("scgpt.model._embedding.tokens_per_pass", lambda network: tokens_per_pass)
+        patch.setattr("scgpt.model._passes.tokens_per_pass", lambda network: tokens_per_pass)
         assert np.abs(embed(model, cells.adata()) - whole).max() <= TOLERANCE
 
 

@@ -196,7 +196,7 @@ class TestWrongInput:
             learn(perturbed, ["A", "Z"])
         with pytest.raises(ValueError, match="more than once"):
             learn(perturbed, ["A", "A"])
-        with pytest.raises(ValueError, match="n_cells must be at least 1"):
+        with pytest.raises(ValueError, match="n_cells must be a whole number of at least 1"):
             learn(perturbed, ["A"], n_cells=0)
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "notes.txt").write_text("mine")

@@ -83,8 +83,8 @@ def test_without_shuffling_all_cells_come_in_order_in_every_epoch():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size and batches_per_read"),
-        ({"batches_per_read": 0}, "batch_size and batches_per_read"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+        ({"batches_per_read": 0}, "batches_per_read must be a whole number of at least 1, not 0"),
         ({"rank": 2, "world_size": 2}, r"rank must lie in 0 .. 1, not 2"),
         ({"world_size": 7}, "A batch of 60 cells cannot be divided among 7 processes"),
         ({"n_cells": 59}, "59 cells are too few"),

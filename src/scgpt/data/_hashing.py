@@ -44,8 +44,8 @@ def check_seed(seed: int) -> None:
     ValueError
         When it is no whole number of at least 0 that 64 bits hold.
     """
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number of at least 0, of 63 bits at most, not {seed!r:.50}.")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number of at least 0, of 64 bits at most, not {seed!r:.50}.")
 
 
 def derive_key(seed: int, purpose: str, *parts: int) -> int:
