@@ -179,6 +179,28 @@ def in_process(settings, path: Path, kill_after: int = 0) -> subprocess.Complete
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_validation_that_was_cut_off_is_made_up_for(settings, tmp_path, accumulate, log_of):
+    class Fail(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            if trainer.global_step == 5:  # where a state is due, too
+                raise RuntimeError
+
+    changes = {"accumulate": accumulate, "validate_every": 5}
+    quiet(settings(**changes, out=str(tmp_path / "whole")))
+    with pytest.raises(RuntimeError):
+        quiet(settings(**changes), Fail())
+    assert not list((tmp_path / "run").glob("states/*"))  # a state would be gone on from without the validation
+    quiet(settings(**changes))
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text(log.read_text()[:-20])  # killed while it wrote of the last one
+    quiet(settings(**changes))
+    validated = [[line for line in log_of(tmp_path / run) if "validation_loss" in line] for run in ("run", "whole")]
+    assert [line["step"] for line in validated[0]] == [5, 10, 15, 16]
+    losses = [[line["validation_loss"] for line in lines] for lines in validated]
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_that_is_killed_ends_as_one_that_was_not(settings, tmp_path, accumulate, log_of):

@@ -41,7 +41,9 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class _StateOfTraining(ModelCheckpoint):
-    """Saves between steps of the optimiser alone, and at the end of an epoch after its validation."""
+    """Saves between steps of the optimiser alone, and where there is a validation after it."""
+
+    _waits = False
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any = None, batch_idx: int = 0
@@ -49,7 +51,14 @@ class _StateOfTraining(ModelCheckpoint):
         # Where gradients wait for more batches, a state would lose them. Before validation, it would lose that.
         is_last = batch_idx + 1 == trainer.num_training_batches
         if not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._save_if_due(trainer, pl_module, outputs, batch, batch_idx)
+            self._waits = _validates_now(trainer)
+            if not self._waits:
+                self._save_if_due(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._waits:
+            self._waits = False
+            self._save_if_due(trainer, pl_module, None, None, 0)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._save_if_due(trainer, pl_module, None, None, trainer.num_training_batches - 1)
@@ -59,6 +68,13 @@ class _StateOfTraining(ModelCheckpoint):
         super().on_train_batch_end(trainer, *args)
         if self.best_model_path != before and trainer.is_global_zero:
             remove_other_states(Path(self.best_model_path))
+
+
+def _validates_now(trainer: Any) -> bool:
+    """Whether this batch, which is not the last of its epoch, is one that validation follows."""
+    if trainer.check_val_every_n_epoch is not None or not sum(trainer.num_val_batches):
+        return False
+    return (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
 
 
 def checkpoint_callback(folder: str | Path, every_n_steps: int) -> ModelCheckpoint:
