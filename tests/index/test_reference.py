@@ -368,6 +368,37 @@ def test_a_manifest_that_does_not_fit_is_refused(saved, change, message):
         ReferenceIndex.load(saved)
 
 
+def relisted(folder):
+    """Make the manifest of an index say the sizes that its files have."""
+    manifest = json.loads((folder / "index.json").read_text())
+    for name, file in manifest["files"].items():
+        file["bytes"] = (folder / name).stat().st_size
+    (folder / "index.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [("rotation.npy", 3, "its rotation is of shape"), ("fine.npy", 7, "its fine codes are of shape")],
+)
+def test_parts_of_a_compressed_index_that_do_not_fit_are_damage(embedded, tmp_path, name, rows, message):
+    ReferenceIndex.from_anndata(embedded(40), exact=False).save(tmp_path / "index")
+    path = tmp_path / "index" / name
+    np.save(path, np.load(path)[:rows])
+    relisted(tmp_path / "index")
+    with pytest.raises(ValueError, match=f"is damaged: {message}"):
+        ReferenceIndex.load(tmp_path / "index")
+
+
+def test_an_index_of_faiss_of_another_kind_is_damage(embedded, tmp_path):
+    import faiss
+
+    ReferenceIndex.from_anndata(embedded(40), exact=False).save(tmp_path / "index")
+    faiss.write_index(faiss.IndexFlatIP(32), str(vectors_of(tmp_path / "index")))
+    relisted(tmp_path / "index")
+    with pytest.raises(ValueError, match="is damaged: it holds a IndexFlatIP"):
+        ReferenceIndex.load(tmp_path / "index")
+
+
 def test_other_folders_are_no_index(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         ReferenceIndex.load(tmp_path / "nothing")
