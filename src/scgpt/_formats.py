@@ -1,6 +1,19 @@
-"""Formats of what is on disk."""
+"""Formats of what is on disk, and what reading it may end in."""
 
 from __future__ import annotations
+
+# What reading damaged files ends in: HDF5, zarr and its codecs, anndata, scipy and numpy each have their own.
+DAMAGE = (
+    OSError,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    NotImplementedError,
+)
 
 
 def check_format(found: object, known: int, what: str, otherwise: str) -> None:

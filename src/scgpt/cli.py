@@ -107,7 +107,7 @@ def _embed(args: argparse.Namespace) -> None:
 
     import scgpt.tl
     from scgpt._folders import full_disk_named, read_only_named, whole_file
-    from scgpt.corpus._corpus import DAMAGE
+    from scgpt._formats import DAMAGE
 
     if args.out.resolve() == args.file.resolve():
         raise ValueError(f"--out names the input, {args.file}; name another file.")

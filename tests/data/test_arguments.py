@@ -20,9 +20,15 @@ def test_whole_numbers():
         check_whole(-1, "max_epochs", 0)
 
 
-@pytest.mark.parametrize("name", ["", None, 3, ["X"], "X/Y", b"X"])
+@pytest.mark.parametrize("name", [None, 3, ["X"], b"X"])
 def test_what_is_no_key(name):
     check_new_key("X_scGPT", "key_added")
+    with pytest.raises(TypeError, match="key_added must be text, not"):
+        check_new_key(name, "key_added")
+
+
+@pytest.mark.parametrize("name", ["", "X/Y"])
+def test_text_that_is_no_key(name):
     with pytest.raises(ValueError, match="key_added must be a name without slashes, not"):
         check_new_key(name, "key_added")
 

@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 
 
+def fresh_copy(source: Path, folder: Path) -> None:
+    """Put a folder in the place of what the last case left there."""
+    shutil.rmtree(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
+    shutil.copytree(source, folder)
+
+
 def damage_bytes(rng: np.random.Generator, path: Path) -> str:
     """Cut a file, change some of its bytes, or put something else in its place, and say what was done."""
     data = bytearray(path.read_bytes())

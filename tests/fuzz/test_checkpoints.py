@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import anndata
@@ -11,7 +10,7 @@ import scgpt
 from scgpt.hub import read_official
 from scgpt.model import SCGPT
 
-from ._bytes import damage_bytes
+from ._bytes import damage_bytes, fresh_copy
 from ._json import damage_json
 from ._oracle import Case, content
 from ._tensors import change_tensors, damage_safetensors
@@ -28,8 +27,7 @@ def test_own_checkpoint(fuzz, saved: Path, cells: anndata.AnnData, tmp_path: Pat
     folder, right = tmp_path / "model", SCGPT.load(saved).get_latent_representation(cells, progress_bar=False)
 
     def make(rng: np.random.Generator) -> Case:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(saved, folder)
+        fresh_copy(saved, folder)
         file = rng.choice(["model.safetensors", "config.json", "vocab.json", "registry.json"])
         if file != "model.safetensors":
             name = damage_json(rng, folder / file)
@@ -53,8 +51,7 @@ def test_official_checkpoint(fuzz, golden: Path, tmp_path: Path):
     folder = tmp_path / "official"
 
     def make(rng: np.random.Generator) -> Case:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(golden / "checkpoint", folder)
+        fresh_copy(golden / "checkpoint", folder)
         file = rng.choice(["best_model.pt", "best_model.pt", "args.json", "vocab.json"])
         if file != "best_model.pt":
             name = damage_json(rng, folder / file)

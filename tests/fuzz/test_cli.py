@@ -1,6 +1,5 @@
 import contextlib
 import io
-import shutil
 from pathlib import Path
 
 import anndata
@@ -10,7 +9,7 @@ import pytest
 from scgpt.cli import main
 from scgpt.model import SCGPT
 
-from ._bytes import damage_bytes
+from ._bytes import damage_bytes, fresh_copy
 from ._oracle import Case, content
 
 
@@ -32,8 +31,7 @@ def test_commands(fuzz, things: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "things"
 
     def make(rng: np.random.Generator) -> Case:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(things, folder)
+        fresh_copy(things, folder)
         monkeypatch.chdir(folder)
         arguments = list(COMMANDS[rng.integers(len(COMMANDS))])
         if rng.random() < 0.25:

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 import anndata
@@ -9,7 +8,7 @@ from scgpt.corpus import Corpus, build
 from scgpt.data import Tokenizer
 from scgpt.train import CorpusLoader
 
-from ._bytes import damage_folder
+from ._bytes import damage_folder, fresh_copy
 from ._json import damage_json
 from ._oracle import Case, content
 
@@ -29,8 +28,7 @@ def test_corpus(fuzz, saved: Path, tmp_path: Path):
     right = _read(saved)
 
     def make(rng: np.random.Generator) -> Case:
-        shutil.rmtree(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
-        shutil.copytree(saved, folder)
+        fresh_copy(saved, folder)
         kind = rng.random()
         if kind < 0.3:
             name = damage_json(rng, folder / "manifest.json")

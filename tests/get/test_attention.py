@@ -75,7 +75,7 @@ def test_bad_input(cells):
         targets(cells, "G1", group="no")
     with pytest.raises(ValueError, match="mode must be"):
         targets(cells, "G1", group="stim", mode="up")
-    with pytest.raises(ValueError, match="n_targets must be at least 1"):
+    with pytest.raises(ValueError, match="n_targets must be a whole number of at least 1"):
         targets(cells, "G1", group="stim", n_targets=0)
     with pytest.raises(KeyError, match="call scgpt.tl.attention_network first"):
         scgpt.get.attention_matrix(cells, key="other")

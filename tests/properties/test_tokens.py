@@ -1,6 +1,7 @@
 """Tokens hold what the matrix held, and packed batches what padded ones hold."""
 
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def test_parts_are_consecutive_cells_of_at_most_so_many_tokens(batch, max_tokens
     parts = batch.split(max_tokens)
     assert all(part.n_tokens <= max_tokens or part.n_cells == 1 for part in parts)
     # As few as there can be: no two neighbours would fit together.
-    assert all(a.n_tokens + b.cells(0, 1).n_tokens > max_tokens for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a.n_tokens + b.cells(0, 1).n_tokens > max_tokens for a, b in pairwise(parts))
     start = 0
     for part in parts:
         assert same(part, batch.cells(start, start + part.n_cells))

@@ -93,7 +93,7 @@ def test_some_genes_in_a_copy(grouped_cells, grouped_model):
 def test_bad_input(grouped_cells, grouped_model, golden):
     with pytest.raises(ValueError, match=r"threshold is a cosine in \(0, 1\], not 1\.5"):
         similarity(grouped_cells, grouped_model, threshold=1.5)
-    with pytest.raises(ValueError, match="n_neighbors must be at least 1"):
+    with pytest.raises(ValueError, match="n_neighbors must be a whole number of at least 1"):
         similarity(grouped_cells, grouped_model, n_neighbors=0)
     with pytest.raises(ValueError, match="No two of the 2 genes have a cosine of 0.999"):
         similarity(grouped_cells, grouped_model, genes=["A0", "B0"], threshold=0.999)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scgpt._formats import check_format
+from scgpt._formats import DAMAGE, check_format
 from scgpt._json import read_object
 from scgpt.data import GeneVocab
 
@@ -25,19 +25,6 @@ MANIFEST, VOCAB, MEASURED = "manifest.json", "vocab.json", "measured.npy"
 KIND, FORMAT = "scgpt corpus", 1
 
 Part = Literal["train", "held_out"]
-
-# What reading damaged files ends in: HDF5, zarr and its codecs, anndata, scipy and numpy each have their own.
-DAMAGE = (
-    OSError,
-    KeyError,
-    ValueError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    NotImplementedError,
-)
 
 
 class Corpus:

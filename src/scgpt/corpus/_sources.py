@@ -14,9 +14,8 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from scgpt._formats import DAMAGE
 from scgpt.data import Cells
-
-from ._corpus import DAMAGE
 
 # Stored values, zeros of dense matrices included, that are in memory at a time.
 _PORTION = 2**25

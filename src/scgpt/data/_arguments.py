@@ -38,10 +38,14 @@ def check_new_key(name: Any, argument: str) -> None:
 
     Raises
     ------
+    TypeError
+        When it is no text.
     ValueError
-        When it is no text, is empty, or holds a slash, which h5ad files do not take.
+        When it is empty, or holds a slash, which h5ad files do not take.
     """
-    if not isinstance(name, str) or not name or "/" in name:
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be text, not {name!r:.50}.")
+    if not name or "/" in name:
         raise ValueError(f"{argument} must be a name without slashes, not {name!r}.")
 
 

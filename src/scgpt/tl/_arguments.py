@@ -14,6 +14,8 @@ def target(adata: AnnData, copy: bool, key_added: str) -> AnnData:
 
     Raises
     ------
+    TypeError
+        For a key that is no text.
     ValueError
         For a view of a file, which cannot be written to, a key that cannot be one, and where something else stands at the
         place of provenance.
