@@ -1,5 +1,6 @@
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 
 import anndata
@@ -172,6 +173,15 @@ def test_an_interrupt_by_hand_comes_through_and_can_be_repeated(counts):
     assert signal.getsignal(signal.SIGINT) == handler
 
 
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """Ctrl-C raises, as at a terminal: shells let what they run in the background ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("how", ["plain", "lora", "checkpoint"])
 def test_after_an_interrupt_the_model_is_used_saved_and_trained_to_the_end(counts, golden, tmp_path, how):
     class Interrupt(Callback):
