@@ -199,6 +199,35 @@ def test_no_match_of_ensembl_ids_hints_at_symbols(names):
         match_genes(var(names), VOCAB)
 
 
+def test_ids_of_which_a_vocabulary_of_symbols_knows_a_few_are_no_match():
+    vocab = GeneVocab.from_genes([*VOCAB.genes, "ENSG00000290825"])  # a gene without a symbol
+    table = var([*ENSEMBL, "ENSG00000290825"])
+    with pytest.raises(ValueError, match=r"^Only 1 of the 5 genes is .*These are Ensembl ids: name the \.var column"):
+        match_genes(table, vocab)
+    assert len(match_genes(table, vocab, gene_mapping=ENSEMBL).matched) == 4
+    assert match_genes(table.iloc[4:], vocab).matched == ("ENSG00000290825",)  # for those who want just these
+    table["symbol"] = [*ENSEMBL.values(), "x"]
+    assert match_genes(table, vocab).key == "symbol"
+
+
+def test_a_vocabulary_of_ids_may_know_few_of_them():
+    match = match_genes(var(ENSEMBL), GeneVocab.from_genes(["ENSG00000167286", "ENSG00000000003", "CD4"]))
+    assert match.matched == ("ENSG00000167286",)
+
+
+@pytest.mark.parametrize(
+    ("n_vars", "n_vocab", "n_shared", "few"), [(30, 50, 2, True), (50, 30, 2, True), (30, 50, 3, False)]
+)
+def test_few_matches_are_warned_of(n_vars, n_vocab, n_shared, few, recwarn):
+    vocab = GeneVocab.from_genes(f"gene {i}" for i in range(n_vocab))
+    names = [f"gene {i}" if i < n_shared else f"other {i}" for i in range(n_vars)]
+    assert len(match_genes(var(names), vocab).matched) == n_shared
+    told = [str(w.message) for w in recwarn if "rests on these" in str(w.message)]
+    assert len(told) == few
+    if few:
+        assert told[0].startswith(f"Only {n_shared} of {n_vars} genes are in the vocabulary of {n_vocab}")
+
+
 def test_no_match_in_spite_of_a_mapping_does_not_ask_for_one_of_ensembl_ids():
     with pytest.raises(ValueError, match=r"None of the 4 genes.*or pass gene_mapping=\.") as error:
         match_genes(var(list(ENSEMBL)), VOCAB, gene_mapping={"ENSG00000105374": "LYZ"})

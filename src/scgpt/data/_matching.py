@@ -6,7 +6,7 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ USUAL_COLUMNS = (
     "_index",
 )
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
+_IS_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
+_FEW = 0.1
 # CELLxGENE tells genes of one symbol apart in this way.
 _SYMBOL_WITH_ENSEMBL = re.compile(r"(.+)_ENS[A-Z]*G\d{11}")
 
@@ -130,15 +132,22 @@ def match_genes(
     KeyError
         When ``gene_key`` is not a column.
     ValueError
-        When no gene matches.
+        When no gene matches, or few of those whose names are Ensembl ids, by a vocabulary of symbols: the few would pass
+        for the cell.
+
+    Warns
+    -----
+    UserWarning
+        When fewer than a tenth match of those that could (the genes of the smaller of the two), or several variables
+        carry one gene.
     """
     mapping = read_mapping(gene_mapping)
     ids = {key: ids_of(gene_names(var, key), vocab, mapping) for key in name_keys(var, gene_key)}
     key, token_ids = best_match(ids)
     names = np.asarray(gene_names(var, key), dtype=object)
     found = token_ids >= 0
-    if not found.any():
-        raise ValueError(_no_match(var, vocab, ids, mapping is not None))
+    if not found.any() or _takes_ids_for_symbols(names, found, vocab):
+        raise ValueError(_no_match(var, vocab, ids, int(found.sum()), mapping is not None))
     tokens, counts = np.unique(token_ids[found], return_counts=True)
     match = GeneMatch(
         token_ids=token_ids,
@@ -148,6 +157,12 @@ def match_genes(
         duplicated=tuple(vocab.tokens[t] for t in tokens[counts > 1]),
     )
     logger.info("%s", match)
+    if found.sum() < _FEW * min(len(names), len(vocab.genes)):
+        warn_user(
+            f"Only {found.sum()} of {len(names)} genes are in the vocabulary of {len(vocab.genes)} (by .var {key!r}), and all "
+            "rests on these. If the names are of another kind or species, gene_key= names another column, and gene_mapping= "
+            f"a table. Not there: {listed(match.unmatched)}."
+        )
     if match.duplicated:
         warn_user(
             f"{len(match.duplicated)} genes are carried by several variables; the highest value in each cell counts: "
@@ -262,18 +277,30 @@ def _read_table(path: str | Path) -> pd.Series:
     raise ValueError(f"{path} has one column; expected names in the data and names in the vocabulary.")
 
 
-def _no_match(var: pd.DataFrame, vocab: GeneVocab, ids: Mapping[str, NDArray[np.int64]], mapped: bool) -> str:
+def _takes_ids_for_symbols(names: NDArray[np.object_], found: NDArray[np.bool_], vocab: GeneVocab) -> bool:
+    """Whether data name genes by Ensembl ids and a vocabulary by symbols, but for those few that have none."""
+    return _share_of_ids(names) > 0.5 and found.mean() < 0.5 and _share_of_ids(vocab.genes) < 0.5
+
+
+def _share_of_ids(names: Collection[str]) -> float:
+    return sum(_IS_ENSEMBL.match(name) is not None for name in names) / max(len(names), 1)
+
+
+def _no_match(
+    var: pd.DataFrame, vocab: GeneVocab, ids: Mapping[str, NDArray[np.int64]], n_found: int, mapped: bool
+) -> str:
     names = gene_names(var, next(iter(ids)))
     text = (
-        f"None of the {len(var)} genes is in the vocabulary. Looked at .var {list(ids)}, such as "
-        f"{[name[:50] for name in names[:3]]}; the vocabulary has {list(vocab.genes[:3])}. "
+        f"{f'Only {n_found}' if n_found else 'None'} of the {len(var)} genes {'are' if n_found > 1 else 'is'} in the "
+        f"vocabulary. Looked at .var {list(ids)}, such as {[name[:50] for name in names[:3]]}; the vocabulary has "
+        f"{list(vocab.genes[:3])}. "
     )
     upper = {g.upper() for g in vocab.genes}
-    if any(re.match(r"ENS[A-Z]*G\d{11}", n) for n in names) and not mapped:
+    if any(_IS_ENSEMBL.match(n) for n in names) and not mapped:
         return text + (
             "These are Ensembl ids: name the .var column with symbols by gene_key=..., or pass gene_mapping=, a table "
             "of Ensembl ids and symbols (from GENCODE, BioMart or scanpy.queries.biomart_annotations)."
         )
-    if any(n.upper() in upper for n in names):
+    if not n_found and any(n.upper() in upper for n in names):
         return text + "They match in upper case: another species? Pass gene_mapping= from its genes to the model's."
     return text + "Name the .var column with the genes' names by gene_key=..., or pass gene_mapping=."
