@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,3 +42,8 @@ def named_codes_of(
     if missing := int((codes < 0).sum()):
         raise ValueError(f"{missing} of {len(codes)} cells have no {what} in .obs[{key!r}]; leave them out.")
     return codes, [str(name) for name in column.cat.categories]
+
+
+def columns_of(types: Iterable[str]) -> list[str]:
+    """Return types as names of columns: h5ad files take none with a slash, which "CD4+/CD25 T Reg" has."""
+    return [str(name).replace("/", "|") for name in types]
