@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,6 @@ def named_codes_of(
     return codes, [str(name) for name in column.cat.categories]
 
 
-def columns_of(types: Iterable[str]) -> list[str]:
+def columns_of(types: Iterable[Any]) -> list[str]:
     """Return types as names of columns: h5ad files take none with a slash, which "CD4+/CD25 T Reg" has."""
     return [str(name).replace("/", "|") for name in types]
