@@ -172,7 +172,7 @@ class EmbedFile:
         return ["embed", str(work / "cells.h5ad"), "--model", str(work / "model"), "--out", str(work / "out.h5ad")]
 
     def run(self, work: Path) -> None:
-        arguments = cli._parser().parse_args(self.arguments(work))
+        arguments = cli.parser().parse_args(self.arguments(work))
         arguments.run(arguments)  # whose errors the command line would show in one line
 
     def command(self, work: Path) -> int:
