@@ -170,6 +170,7 @@ def _handler_of(hub: StandIn) -> type[BaseHTTPRequestHandler]:
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Connection", "close")  # or one that is kept would be answered after the end
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)

@@ -72,7 +72,7 @@ def test_the_card_of_a_model_tells_of_its_training(counts, tmp_path):
         "Types: B, NK, T.",
     ):
         assert line in lines
-    assert '"argument"' not in text  # of the set-up are its arguments alone
+    assert '{\n "batch_key": "batch",\n "labels_key": "cell_type"\n}' in text
     for name in ("train_loss", "gepc_validation"):
         assert f"| {name} | {model.history[name][name].iloc[-1]:.4g} |" in lines
     assert SCGPT.load(tmp_path / "model", counts).history == {}

@@ -215,6 +215,16 @@ def test_pushing_needs_a_token(stand_in, make_checkpoint, tmp_path, monkeypatch)
         upload(tmp_path / "model", "user/name", private=None, token=None, message="First")
 
 
+def test_pushing_where_one_may_not_or_cannot(stand_in, make_checkpoint, tmp_path):
+    write_checkpoint(make_checkpoint(), tmp_path / "model")
+    stand_in.fails["/api/repos/create"] = (403, {"X-Error-Message": "You are not of this organisation"})
+    with pytest.raises(PermissionError, match="does not let you do this with user/name: You are not of this organ"):
+        upload(tmp_path / "model", "user/name", private=None, token=None, message="First")
+    stand_in.close()
+    with pytest.raises(OSError, match="user/name on the Hugging Face hub: ConnectError, "):
+        upload(tmp_path / "model", "user/name", private=None, token=None, message="First")
+
+
 # Models
 
 

@@ -90,11 +90,7 @@ class ModelCard:
         """
         config, registry = checkpoint.config, checkpoint.registry
         name = _class_of(registry)
-        stats = {
-            key.removeprefix("n_"): n
-            for key, n in _stats(registry).items()
-            if key in ("n_cells", "n_batch", "n_labels")
-        }
+        stats = _stats(registry)
         rows = {
             "class": f"`scgpt.model.{name}`",
             "network": ", ".join(f"{size} {getattr(config, size)}" for size in _SIZES),
@@ -103,7 +99,11 @@ class ModelCard:
             f"SHA-256 of `{WEIGHTS}`": f"`{sha256}`",
             "weights from": checkpoint.report.name,
         }
-        trained: dict[str, Any] = {"cells": stats.get("cells"), "batches": stats.get("batch"), "epochs": self.epochs}
+        trained: dict[str, Any] = {
+            "cells": stats.get("n_cells"),
+            "batches": stats.get("n_batch"),
+            "epochs": self.epochs,
+        }
         trained |= {"objectives": ", ".join(_objectives(self.losses))}
         trained |= {"training data": self.training_data_url, "training code": self.training_code_url}
         parts = [
@@ -125,8 +125,11 @@ model = {name}.from_pretrained("user/name")  # of this repository, or the folder
             parts.append(f"Losses at the end:\n\n{_table('objective', 'loss', losses)}")
         if types := _types(registry):
             parts.append(f"Types: {', '.join(types)}.\n")
-        if setup := registry.get("setup_args"):
-            parts.append(f"Arguments of `setup_anndata`:\n\n```json\n{json.dumps(setup, indent=1)}\n```\n")
+        # A mapping of gene names has thousands, and is in the registry.
+        setup = {key: value for key, value in registry.get("setup_args", {}).items() if isinstance(value, str)}
+        if setup:
+            method = registry.get("setup_method_name", "setup_anndata")
+            parts.append(f"Set up by `{method}` with:\n\n```json\n{json.dumps(setup, indent=1)}\n```\n")
         parts.append(f"## References\n\n{self.references or _UNKNOWN}\n")
         return "\n".join(parts)
 
