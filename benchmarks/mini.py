@@ -29,6 +29,7 @@ import pandas as pd
 import torch
 
 import scgpt
+from scgpt import hub
 from scgpt.corpus import Corpus, build
 from scgpt.data import Cells, mark_unknown
 from scgpt.model import SCGPT
@@ -48,7 +49,9 @@ ORIGINS = {
     "bmmc_multiome_a": "bone marrow, 10x Multiome; Luecken 2021, GSE194122",
     "sc_mixology": "five lung-cancer cell lines, CEL-seq2 and Drop-seq; Tian 2019, GSE118767",
 }
-CARD = """# scgpt-mini
+ABOUT = hub.ModelCard(license="bsd-3-clause", tissues=("blood", "bone marrow", "lung cancer cell lines"))
+CARD = """{header}
+# scgpt-mini
 
 A small scGPT that is part of the package: `SCGPT.from_pretrained("mini")`. It is for first steps, tests and small data,
 and no substitute for the authors' models, which saw thousands of times as many cells. The weights are under the license of
@@ -144,7 +147,7 @@ def pack(run: Path, corpus: Corpus) -> None:
     )
     (PACKAGED / "README.md").write_text(
         CARD.format(
-            genes=len(corpus.vocab.genes), sizes=sizes, lines=lines, cells=corpus.n_cells(), held_out=held_out,
+            header=ABOUT.header(hub.read(PACKAGED)), genes=len(corpus.vocab.genes), sizes=sizes, lines=lines, cells=corpus.n_cells(), held_out=held_out,
             steps=last["step"], batch=settings.batch_size, epochs=settings.max_epochs, minutes=minutes,
             cpu=_runs.machine()["cpu"], scores=scores.to_markdown(),
             losses="\n".join(f"| {name.removesuffix('_validation')} | {last[name]:.4g} |" for name in sorted(last)

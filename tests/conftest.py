@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from scgpt.model import SCGPTPerturbation
 
 _HERE = Path(__file__).parent
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no name of a test is to be asked for
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,8 @@ def test_every_public_name_is_there(room):
 
 
 def test_every_room_is_public():
-    folders = {path.parent.name for path in Path(scgpt.__file__).parent.glob("*/__init__.py")}
+    # The command line is none: it is called from a shell.
+    folders = {path.parent.name for path in Path(scgpt.__file__).parent.glob("*/__init__.py")} - {"cli"}
     assert set(ROOMS) == folders
     assert set(dir(scgpt)) >= folders
 

@@ -172,7 +172,7 @@ class EmbedFile:
         return ["embed", str(work / "cells.h5ad"), "--model", str(work / "model"), "--out", str(work / "out.h5ad")]
 
     def run(self, work: Path) -> None:
-        arguments = cli._parser().parse_args(self.arguments(work))
+        arguments = cli.parser().parse_args(self.arguments(work))
         arguments.run(arguments)  # whose errors the command line would show in one line
 
     def command(self, work: Path) -> int:
@@ -181,6 +181,19 @@ class EmbedFile:
     def read(self, work: Path) -> str:
         adata = anndata.read_h5ad(work / "out.h5ad")
         return digest(adata.X.data.tobytes(), adata.obsm["X_scGPT"].tobytes())
+
+
+class AnnotateFile(EmbedFile):
+    """``scgpt annotate --out`` over a file that is there."""
+
+    def arguments(self, work: Path) -> list[str]:
+        known = ["--labels", "type", "--model", str(work / "model"), "--max-epochs=1"]
+        return ["annotate", str(work / "cells.h5ad"), *known, "--out", str(work / "out.h5ad")]
+
+    def read(self, work: Path) -> str:
+        adata = anndata.read_h5ad(work / "out.h5ad")
+        confidence = adata.obs.get("scgpt_confidence", np.zeros(0))
+        return digest(adata.X.data.tobytes(), np.asarray(confidence).tobytes())
 
 
 class Index:
@@ -236,6 +249,7 @@ JOBS = {
     "exact index": ExactIndex(),
     "save": Save(),
     "embed file": EmbedFile(),
+    "annotate file": AnnotateFile(),
 }
 
 if __name__ == "__main__":

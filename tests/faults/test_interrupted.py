@@ -49,6 +49,7 @@ def assert_clean(ask, undisturbed, assert_whole):
         ("pretrain", "the same command goes on from the last state"),
         ("corpus", "the same command goes on with what is finished"),
         ("embed file", "nothing is written"),
+        ("annotate file", "--out is not written"),
     ],
 )
 @pytest.mark.parametrize("number", NUMBERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import torch
 from scgpt.data import GeneVocab, Tokenizer
 from scgpt.hub import Checkpoint, LoadReport
 from scgpt.nn import ScGPTConfig, ScGPTNetwork
+
+from ._stand_in import TOKEN, StandIn
 
 
 @pytest.fixture
@@ -50,3 +52,26 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
         return Checkpoint(config, weights, tokenizer, report, registry or {})
 
     return make
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A hub of Hugging Face that huggingface_hub asks in place of the real one, with an empty cache and one account."""
+    from huggingface_hub import constants
+
+    hub = StandIn()
+    settings = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
+        "HF_TOKEN_PATH": str(tmp_path / "hf" / "token"),
+        "AGENT_HARNESSES_PATH": str(tmp_path / "hf" / "agents.json"),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_DISABLE_TELEMETRY": True,
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value, raising=False)  # versions differ in what they have
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield hub
+    hub.close()

@@ -151,6 +151,17 @@ def test_confidence_is_the_probability_of_the_predicted_type(six):
     assert scores.per_type.loc["B", "mean_confidence"] == pytest.approx((0.55 + 0.7) / 2)
 
 
+@pytest.mark.parametrize("column", ["CD4+/CD25", "CD4+|CD25"])
+def test_a_slash_in_a_type_may_be_a_bar_in_its_column(column):
+    adata = cells("AB", ["A", "B"])
+    for key in ("cell_type", "call"):
+        adata.obs[key] = ["A", "CD4+/CD25"]
+    adata.obsm["call_probabilities"] = pd.DataFrame({"A": [0.9, 0.2], column: [0.1, 0.8]}, adata.obs_names)
+    assert annotation_scores(adata, "cell_type", "call").per_type["mean_confidence"].tolist() == pytest.approx(
+        [0.9, 0.8]
+    )
+
+
 def test_a_probability_of_unknown_is_no_confidence_in_a_type():
     adata = cells("AB", ["A", "none"])
     adata.obsm["call_probabilities"] = pd.DataFrame({"A": [0.9, 0.1], "none": [0.1, 0.9]}, adata.obs_names)

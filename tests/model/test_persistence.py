@@ -116,6 +116,7 @@ def test_registry_can_be_read_alone(model, tmp_path):
     model.save(tmp_path / "model")
     registry = SCGPT.load_registry(tmp_path / "model")
     assert registry["setup_args"]["layer"] == "counts"
+    assert not {"argument", "name"} & set(registry["setup_args"])  # variables of the method itself
     assert registry["field_registries"]["batch"]["state_registry"]["categorical_mapping"].tolist() == ["a", "b"]
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import scgpt
+from scgpt.metrics import annotation_scores
 from scgpt.model import SCGPT, SCGPTAnnotator
 
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2}
@@ -45,6 +46,18 @@ def test_unlabelled_cells_of_one_data_set(counts, tmp_path):
     assert record["function"] == "scgpt.tl.annotate"
     assert sum(record["support"].values()) == 75
     assert record["labels_key"] == "known" and record["temperature"] > 0
+
+
+def test_types_with_a_slash_can_be_saved_and_scored(counts, tmp_path):
+    counts.obs["cell_type"] = counts.obs["cell_type"].cat.rename_categories({"T": "CD4+/CD25 T Reg"})
+    annotate(counts, "cell_type", max_epochs=1)
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    read = ad.read_h5ad(tmp_path / "cells.h5ad")
+    assert list(read.obsm["scgpt_probabilities"]) == ["B", "CD4+|CD25 T Reg", "NK"]
+    assert read.uns["scgpt"]["scgpt_label"]["support"] == {"B": 40, "CD4+|CD25 T Reg": 40, "NK": 40}
+    assert list(read.obs["scgpt_label"].cat.categories) == ["B", "CD4+/CD25 T Reg", "NK"]
+    by_table = annotation_scores(read, "cell_type", "scgpt_label", probabilities="scgpt_probabilities")
+    pd.testing.assert_series_equal(by_table.overall, annotation_scores(read, "cell_type", "scgpt_label").overall)
 
 
 def test_a_reference_of_other_genes_and_names(halves):

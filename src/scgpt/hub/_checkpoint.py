@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -24,9 +25,11 @@ from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
 
 WEIGHTS, CONFIG, VOCAB, REGISTRY = "model.safetensors", "config.json", "vocab.json", "registry.json"
 ADATA, MDATA = "adata.h5ad", "mdata.h5mu"  # beside them if a model was saved with its data
+CARD = "README.md"
 PICKLED = "model.pt"  # as scvi-tools saves its models
 FORMAT = 1
 _FINE_TUNED = "fine-tuned from "
+_OF_A_HUB = re.compile(r"(.* )?[^/ ]+/[^/ ]+@[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class LoadReport:
     Parameters
     ----------
     source
-        Folder that was read.
+        Folder that was read, or repository and commit, ``user/name@commit``.
     sha256
         Hash of the file of weights.
     loaded
@@ -56,9 +59,14 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     new_batches: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The source, without the folder that it is in."""
+        return self.source if _OF_A_HUB.fullmatch(self.source) else Path(self.source).name
+
     def of_query(self, new_batches: Iterable[str]) -> LoadReport:
         """Return the report for weights to which batches of a query were added; the hash stays the reference's."""
-        return replace(self, source=f"query of {Path(self.source).name}", new_batches=tuple(new_batches))
+        return replace(self, source=f"query of {self.name}", new_batches=tuple(new_batches))
 
     def pretrained(self) -> LoadReport:
         """Return the report for weights that were pretrained, on from those of the file if there was one."""
@@ -66,8 +74,7 @@ class LoadReport:
 
     def fine_tuned(self) -> LoadReport:
         """Return the report for weights that were trained on from those of the file."""
-        name = Path(self.source).name.removeprefix(_FINE_TUNED)
-        return replace(self, source=f"{_FINE_TUNED}{name}", sha256="")
+        return replace(self, source=f"{_FINE_TUNED}{self.name.removeprefix(_FINE_TUNED)}", sha256="")
 
     def __str__(self) -> str:
         text = f"{self.source}: loaded {', '.join(self.loaded)}"
@@ -147,6 +154,14 @@ class Checkpoint:
         config, state_dict = add_genes(self.config, self.state_dict, len(new), seed=seed)
         tokenizer = replace(self.tokenizer, vocab=GeneVocab([*self.vocab, *new]))
         return replace(self, config=config, state_dict=state_dict, tokenizer=tokenizer)
+
+
+class Card(Protocol):
+    """What writes the card of a checkpoint."""
+
+    def text(self, checkpoint: Checkpoint, sha256: str) -> str:
+        """Return it, for a file of weights of this hash."""
+        ...
 
 
 def complete(
@@ -281,6 +296,7 @@ def write_checkpoint(
     folder: str | Path,
     *,
     overwrite: bool = False,
+    card: Card | None = None,
     write_data: Callable[[Path], object] | None = None,
 ) -> None:
     """Write a checkpoint as ``model.safetensors``, ``config.json``, ``vocab.json`` and ``registry.json``.
@@ -295,6 +311,8 @@ def write_checkpoint(
         Where.
     overwrite
         Replace a checkpoint that is there, with all in its folder.
+    card
+        A :class:`ModelCard`, to be written as ``README.md`` beside it.
     write_data
         Writes the model's data into the folder that it is given.
 
@@ -313,16 +331,19 @@ def write_checkpoint(
         (new / WEIGHTS).chmod(0o644)  # what safetensors makes is private
         checkpoint.vocab.save(new / VOCAB)
         (new / REGISTRY).write_text(json.dumps(checkpoint.registry, indent=1), encoding="utf-8")
+        hashes = {name: sha256(new / name) for name in (WEIGHTS, VOCAB, REGISTRY)}
         settings = {
             "format": FORMAT,
             "scgpt-tools": version("scgpt-tools"),
-            "source": {"checkpoint": Path(checkpoint.report.source).name, "sha256": checkpoint.report.sha256},
+            "source": {"checkpoint": checkpoint.report.name, "sha256": checkpoint.report.sha256},
             "network": checkpoint.config.to_dict(),
             "tokenizer": checkpoint.tokenizer.settings(),
             "extras": checkpoint.extras,
-            "sha256": {name: sha256(new / name) for name in (WEIGHTS, VOCAB, REGISTRY)},
+            "sha256": hashes,
         }
         (new / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        if card is not None:
+            (new / CARD).write_text(card.text(checkpoint, hashes[WEIGHTS]), encoding="utf-8")
         if write_data is not None:
             write_data(new)
 
@@ -332,7 +353,7 @@ def check_target(folder: Path, overwrite: bool = False) -> None:
     if not folder.exists():
         return
     content = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if others := sorted(content - {WEIGHTS, CONFIG, VOCAB, REGISTRY, ADATA, MDATA}):
+    if others := sorted(content - {WEIGHTS, CONFIG, VOCAB, REGISTRY, CARD, ADATA, MDATA}):
         raise FileExistsError(f"{folder} holds other files than a checkpoint's, such as {others[0]}; name another one.")
     if content and not overwrite:
         raise FileExistsError(f"{folder} already exists; pass overwrite=True to replace it, or name another folder.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import requests
 
 from . import _official
 from ._checkpoint import CONFIG, VOCAB, WEIGHTS, Checkpoint, read_checkpoint
+from ._huggingface import download, is_repository, source_of
 
 OFFICIAL_FILES = (_official.WEIGHTS, _official.ARGS, VOCAB)
 _SCHEMES = ("https",)
@@ -42,8 +44,9 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
     ----------
     model
         A folder, or a name: ``"whole-human"``, ``"continual"``, ``"blood"``, ``"brain"``, ``"heart"``, ``"lung"``,
-        ``"kidney"``, ``"pan-cancer"``; ``"mini"``, a small model that is part of the package. A folder that is there
-        comes before a name.
+        ``"kidney"``, ``"pan-cancer"``; ``"mini"``, a small model that is part of the package; or a repository on the
+        Hugging Face hub, ``"user/name"``, of a branch, tag or commit ``"user/name@revision"``, as a model's
+        ``push_to_hub`` writes it. A folder that is there comes before a name.
     registry
         In place of :func:`known_checkpoints`; its addresses must begin with ``https://``, and no name may lead out of
         the cache.
@@ -51,7 +54,11 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
     Raises
     ------
     FileNotFoundError
-        When there is no such folder, or a named checkpoint is not in the cache and cannot be downloaded.
+        When there is no such folder or repository, or a named checkpoint is not in the cache and cannot be downloaded.
+    PermissionError
+        When a repository may not be read.
+    ImportError
+        When a repository is named and huggingface_hub is not installed.
     ValueError
         When the name is unknown or no plain name, an address is not https, or a downloaded file has the wrong hash.
     """
@@ -60,6 +67,8 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
     if name and Path(model).is_dir():
         return Path(model)
     if name not in registry:
+        if is_repository(model):
+            return download(name)
         if isinstance(model, Path) or os.sep in name or name.startswith("."):
             raise FileNotFoundError(f"There is no folder {model}.")
         raise ValueError(f"{name!r} is neither a folder nor a known checkpoint; known are {', '.join(registry)}.")
@@ -121,11 +130,12 @@ def read(model: str | Path, *, fresh: Iterable[str] = (), **changes: Any) -> Che
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    FileNotFoundError, PermissionError, ImportError, ValueError
         As :func:`resolve`, :func:`read_checkpoint` and :func:`read_official` do.
     """
     folder = resolve(model)
     if not any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
         return _official.read_official(folder, fresh=fresh, **changes)
     checkpoint = read_checkpoint(folder)
+    checkpoint = replace(checkpoint, report=replace(checkpoint.report, source=source_of(folder)))
     return checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint

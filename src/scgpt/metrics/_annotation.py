@@ -93,8 +93,8 @@ def annotation_scores(
         ``prediction_key``: ``scgpt_confidence`` for ``scgpt_label``, ``x_confidence`` for ``x``; in its absence
         probabilities that stand there, as in ``scgpt_probabilities``.
     probabilities
-        Key of ``.obsm`` with a DataFrame of probabilities, a column for each type, to take the confidence from in place
-        of ``confidence_key``: the probability of the predicted type, and of the likeliest where that is unknown.
+        Key of ``.obsm`` with a DataFrame of probabilities, a column for each type (``|`` for a slash in its name, or the
+        slash itself), to take the confidence from in place of ``confidence_key``: the probability of the predicted type, and of the likeliest where that is unknown.
     unknown_label
         Predicted by methods that may decline to answer.
     known_types

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +42,8 @@ def named_codes_of(
     if missing := int((codes < 0).sum()):
         raise ValueError(f"{missing} of {len(codes)} cells have no {what} in .obs[{key!r}]; leave them out.")
     return codes, [str(name) for name in column.cat.categories]
+
+
+def columns_of(types: Iterable[Any]) -> list[str]:
+    """Return types as names of columns: h5ad files take none with a slash, which "CD4+/CD25 T Reg" has."""
+    return [str(name).replace("/", "|") for name in types]

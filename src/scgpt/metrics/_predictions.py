@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ._columns import named_codes_of
+from ._columns import columns_of, named_codes_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -103,21 +103,22 @@ def _probability_of_prediction(adata: AnnData, key: str, predictions: Prediction
     table = adata.obsm[key]
     if not isinstance(table, pd.DataFrame):
         raise ValueError(f".obsm[{key!r}] does not name its columns: make it a DataFrame with a column for each type.")
-    table = table.set_axis([str(name) for name in table], axis="columns")
+    table = table.set_axis(columns_of(table), axis="columns")
     values = np.asarray(table, dtype=np.float64)
     if bad := int((~(values >= 0).all(1) | ~(np.abs(values.sum(1) - 1) <= _TOLERANCE)).sum()):
         raise ValueError(
             f"The probabilities .obsm[{key!r}] are missing, negative, or do not add up to one in {bad} of {len(values)} "
             "cells."
         )
-    answers = [predictions.names[code] for code in np.unique(predictions.predicted[predictions.answered])]
+    names = columns_of(predictions.names)
+    answers = [names[code] for code in np.unique(predictions.predicted[predictions.answered])]
     if absent := [name for name in answers if name not in table]:
         raise ValueError(
             f".obsm[{key!r}] has no column for {absent}, which are predicted for some cells; it has {list(table)}."
         )
-    column = np.array([table.columns.get_loc(name) if name in answers else -1 for name in predictions.names])
+    column = np.array([table.columns.get_loc(name) if name in answers else -1 for name in names])
     chosen = values[np.arange(len(values)), column[predictions.predicted]]
     # A column may stand for unknown, too: how likely that is says nothing for a type.
-    unknown = [predictions.names[code] for code in np.unique(predictions.predicted[~predictions.answered])]
+    unknown = [names[code] for code in np.unique(predictions.predicted[~predictions.answered])]
     likeliest = table.drop(columns=unknown, errors="ignore").to_numpy(dtype=np.float64).max(1, initial=0)
     return np.where(predictions.answered, chosen, likeliest).clip(max=1)

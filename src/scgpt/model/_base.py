@@ -16,11 +16,11 @@ from scgpt.module import ScGPTModule
 from scgpt.nn import ScGPTConfig
 
 from ._embedding import EmbeddingMixin
-from ._persistence import PersistenceMixin
+from ._sharing import SharingMixin
 from ._training import TrainingMixin
 
 
-class BaseSCGPT(EmbeddingMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
+class BaseSCGPT(EmbeddingMixin, TrainingMixin, SharingMixin, BaseModelClass):
     """A network with its tokenizer, made from random weights or from a checkpoint.
 
     A kind of model says what data it takes and what vocabulary it makes of them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import anndata
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.data._constants import _MODEL_NAME_KEY, _SETUP_ARGS_KEY
@@ -16,7 +18,7 @@ from scvi.model.base import BaseModelClass
 
 from scgpt import hub
 from scgpt.data import Tokenizer, check_anndata
-from scgpt.hub import Checkpoint, LoadReport
+from scgpt.hub import Checkpoint, LoadReport, ModelCard
 from scgpt.module import ScGPTModule
 
 from ._conditions import check_conditions
@@ -32,6 +34,7 @@ class PersistenceMixin:
     registry_: dict[str, Any]
     extras: dict[str, Any]
     adata: AnnData | None
+    history_: dict[str, pd.DataFrame] | None
 
     # What kinds of data differ in.
     _setup_method = "setup_anndata"
@@ -55,8 +58,8 @@ class PersistenceMixin:
         Parameters
         ----------
         model
-            A folder, a name such as ``"whole-human"`` (see :func:`scgpt.hub.resolve`), or what :meth:`checkpoint_of`
-            gave; a model is copied.
+            A folder, a name such as ``"whole-human"`` or ``"user/name"`` (see :func:`scgpt.hub.resolve`), or what
+            :meth:`checkpoint_of` gave; a model is copied.
         adata
             Data set to train on, set up with ``setup_anndata``. Not needed to embed.
         fresh
@@ -75,6 +78,8 @@ class PersistenceMixin:
         ------
         FileNotFoundError
             When the folder, a file in it, or a download is missing.
+        PermissionError, ImportError
+            As :func:`scgpt.hub.resolve` does.
         ValueError
             When the files are damaged or do not fit each other.
 
@@ -101,6 +106,7 @@ class PersistenceMixin:
         dir_path: str | Path,
         overwrite: bool = False,
         save_anndata: bool = False,
+        card: ModelCard | None = None,
         **anndata_write_kwargs: Any,
     ) -> None:
         """Save the model as ``model.safetensors``, ``config.json``, ``vocab.json`` and ``registry.json``.
@@ -113,6 +119,8 @@ class PersistenceMixin:
             Replace a folder that is there.
         save_anndata
             Write the model's data into the folder too.
+        card
+            Write a ``README.md`` that says this of the model, and what the model itself knows.
         **anndata_write_kwargs
             For :meth:`anndata.AnnData.write_h5ad`, or :meth:`mudata.MuData.write_h5mu`.
 
@@ -133,8 +141,15 @@ class PersistenceMixin:
         def write_data(folder: Path) -> None:
             getattr(self.adata, self._write_data)(folder / self._data_file, **anndata_write_kwargs)
 
+        if card is not None:
+            epochs, losses = _training_of(self.history_ or {})
+            card = replace(card, epochs=card.epochs or epochs, losses=card.losses or losses)
         hub.write_checkpoint(
-            self.to_checkpoint(), dir_path, overwrite=overwrite, write_data=write_data if save_anndata else None
+            self.to_checkpoint(),
+            dir_path,
+            overwrite=overwrite,
+            card=card,
+            write_data=write_data if save_anndata else None,
         )
 
     def to_checkpoint(self) -> Checkpoint:
@@ -162,7 +177,7 @@ class PersistenceMixin:
         Parameters
         ----------
         dir_path
-            The folder.
+            The folder, or the name of a repository on the Hugging Face hub (see :func:`scgpt.hub.resolve`).
         adata
             Data set to attach, of any genes, set up as the model's own was. By default the one saved with the model
             if there is one; False for none.
@@ -181,7 +196,7 @@ class PersistenceMixin:
         """
         if not isinstance(adata, bool | None):
             cls._check_data(adata)
-        checkpoint = hub.read_checkpoint(dir_path)
+        checkpoint = _saved(dir_path)
         registry = _own_registry(checkpoint.registry, cls.__name__)
         saved = Path(dir_path) / cls._data_file
         data: Any = None if isinstance(adata, bool) else adata
@@ -250,12 +265,29 @@ class PersistenceMixin:
     @staticmethod
     def load_registry(dir_path: str | Path) -> dict[str, Any]:
         """Return the scvi-tools registry saved with a model."""
-        return decode(hub.read_checkpoint(dir_path).registry)
+        return decode(_saved(dir_path).registry)
 
     @classmethod
     def view_setup_args(cls, dir_path: str | Path) -> None:
         """Print the arguments of ``setup_anndata`` that a saved model was made with."""
         AnnDataManager.view_setup_method_args(cls.load_registry(dir_path))
+
+
+def _saved(folder: str | Path) -> Checkpoint:
+    """Read what :meth:`PersistenceMixin.save` or ``push_to_hub`` wrote."""
+    if not Path(folder).is_dir() and hub.is_repository(folder):
+        return hub.read(folder)
+    return hub.read_checkpoint(folder)
+
+
+def _training_of(history: Mapping[str, pd.DataFrame]) -> tuple[int | None, dict[str, float]]:
+    """Return how many epochs a model was trained, and the last loss of each objective."""
+    losses = {
+        name: float(frame[name].iloc[-1])
+        for name, frame in history.items()
+        if name in ("train_loss", "validation_loss") or name.endswith(("_train", "_validation"))
+    }
+    return len(history.get("train_loss", ())) or None, losses
 
 
 def _check_batches(checkpoint: Checkpoint) -> None:

@@ -16,6 +16,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data._constants import _FIELD_REGISTRIES_KEY, _SETUP_ARGS_KEY
 
 from scgpt.data import TokenBatch, Tokenizer, as_text, check_anndata, derive_key, without_missing
+from scgpt.hub import is_repository
 from scgpt.module import Objective, ScGPTModule
 from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_batches, fix_all_but_new_batches, gather_statistics
 from scgpt.train import CellOrder, TokenLoader
@@ -77,7 +78,7 @@ class QueryMixin:
             has to lack them. Where the column of labels is lacking, it is written, filled with the category of unlabelled
             cells, or ``"Unknown"``.
         reference_model
-            A trained model, which is left as it is, or the folder of a saved one.
+            A trained model, which is left as it is, or the folder of a saved one, or ``"user/name"`` on the Hugging Face hub.
         unfrozen
             Let training move everything.
         mask_share
@@ -190,7 +191,7 @@ def _reference(cls: Any, given: object) -> Any:
         if type(given) is not cls:
             raise TypeError(f"reference_model must be a {cls.__name__} or its folder, not {type(given).__name__}.")
         return given
-    if not Path(given).is_dir():
+    if not Path(given).is_dir() and not is_repository(given):
         raise FileNotFoundError(f"There is no folder {given}; save the reference model first.")
     return cls.from_pretrained(given, accelerator="cpu")
 

@@ -133,10 +133,10 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
             raise ValueError("adata is a view, in which nothing can be registered; pass adata.copy().")
         if adata.n_obs == 0:
             raise ValueError("The data set has no cell.")
+        gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
+        setup_method_args = cls._get_setup_method_args(**locals())  # before there are others than the arguments
         for argument, name in (("layer", layer), ("batch_key", batch_key), ("labels_key", labels_key)):
             check_name(name, argument)
-        gene_mapping = None if gene_mapping is None else dict(read_mapping(gene_mapping) or {})
-        setup_method_args = cls._get_setup_method_args(**locals())
         conditions = ConditionsField(gene_conditions, cell_conditions, gene_key, gene_mapping)
         setup_method_args[_SETUP_ARGS_KEY]["gene_conditions"] = conditions.source
         check_layer(adata, layer)

@@ -108,7 +108,7 @@ def annotate(
     ``adata.obs[f"{key_added}_confidence"]``
         float32, its probability, calibrated on known cells that were kept from training.
     ``adata.obsm[f"{key_added}_probabilities"]``
-        DataFrame of float32, a column for each type.
+        DataFrame of float32, a column for each type, with ``|`` for a slash in its name, which h5ad files do not take.
     ``adata.uns["scgpt"][f"{key_added}_label"]``
         Provenance: parameters, package version, checkpoint and its hash, genes of ``adata`` that were read and that were
         not, and how many known cells each type had.
@@ -133,6 +133,7 @@ def annotate(
     from scgpt._messages import inform
     from scgpt.data import check_anndata, check_name, path_of
     from scgpt.hub import check_target
+    from scgpt.metrics._columns import columns_of
     from scgpt.model import SCGPTAnnotator
 
     from ._arguments import refuse_own, target
@@ -198,7 +199,7 @@ def annotate(
         types = list(dict.fromkeys([*types, unknown_label]))
     adata.obs[f"{key_added}_label"] = pd.Categorical(label, categories=types)
     adata.obs[f"{key_added}_confidence"] = confidence
-    adata.obsm[f"{key_added}_probabilities"] = probabilities
+    adata.obsm[f"{key_added}_probabilities"] = probabilities.set_axis(columns_of(probabilities), axis="columns")
     record(
         adata,
         f"{key_added}_label",
@@ -208,7 +209,7 @@ def annotate(
         labels_key=labels_key or "",
         layer=layer or "X",
         types=list(annotator.labels),
-        support=support,
+        support=dict(zip(columns_of(support), support.values(), strict=True)),
         **genes_of(match),
         temperature=annotator.temperature,
         min_confidence=min_confidence,

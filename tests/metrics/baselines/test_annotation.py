@@ -95,6 +95,7 @@ def test_it_writes_types_confidence_probabilities_and_a_note_and_nothing_else(na
 
 @pytest.mark.parametrize("name", FIT)
 def test_what_is_written_can_be_scored_and_saved(name, counts, train, tmp_path):
+    counts.obs["cell_type"] = counts.obs["cell_type"].cat.rename_categories({"T": "CD4+/CD25 T Reg"})
     FIT[name](counts, "cell_type", train=train, key_added="x")
     counts.write_h5ad(tmp_path / "cells.h5ad")
     scores = annotation_scores(ad.read_h5ad(tmp_path / "cells.h5ad")[~train], "cell_type", "x")

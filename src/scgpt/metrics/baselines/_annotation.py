@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpt.metrics._columns import named_codes_of
+from scgpt.metrics._columns import columns_of, named_codes_of
 
 from ._cells import log_values, training_cells, variable_genes
 from ._components import principal_components
@@ -113,7 +113,8 @@ def logistic_regression(
     ``adata.obs[f"{key_added}_confidence"]``
         Probability of the predicted type, float32.
     ``adata.obsm[f"{key_added}_probabilities"]``
-        DataFrame of float32, a column for each type of the training cells; rows add up to one.
+        DataFrame of float32, a column for each type of the training cells, with ``|`` for a slash, which h5ad files do not
+        take; rows add up to one.
     ``adata.uns[key_added]``
         How it was made.
 
@@ -373,7 +374,7 @@ def _write(
     probabilities = probabilities.astype(np.float32)
     adata.obs[key] = pd.Categorical.from_codes(probabilities.argmax(1), pd.Index(types))
     adata.obs[f"{key}_confidence"] = probabilities.max(1)
-    adata.obsm[f"{key}_probabilities"] = pd.DataFrame(probabilities, adata.obs_names, types)
+    adata.obsm[f"{key}_probabilities"] = pd.DataFrame(probabilities, adata.obs_names, columns_of(types))
     note(adata, key, method, distribution, **params)
 
 
