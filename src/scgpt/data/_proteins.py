@@ -26,6 +26,17 @@ def above_background(counts: sp.csr_matrix, batches: NDArray[np.integer]) -> sp.
     Returns
     -------
     ``(n_cells, n_proteins)`` float32, at least 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> from scgpt.data import above_background
+    >>> counts = sp.csr_matrix(np.array([[1, 90], [2, 80], [70, 2]], dtype="float32"))
+    >>> above_background(counts, np.zeros(3, dtype=int)).toarray() > 0
+    array([[False,  True],
+           [False, False],
+           [ True, False]])
     """
     from muon.prot.pp import clr
 

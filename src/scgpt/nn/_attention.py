@@ -38,6 +38,18 @@ def attention(
     Returns
     -------
     As many rows as there are queries.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import attention
+    >>> genes = torch.tensor([9, 1, 2, 9, 3])  # two cells of three and two tokens
+    >>> batch = TokenBatch(genes, torch.ones(5), offsets=torch.tensor([0, 3, 5]), cell_index=torch.arange(2))
+    >>> q, k, v = torch.randn(3, 5, 2, 4)  # tokens, heads, width of a head
+    >>> out = attention(q, k, v, batch)
+    >>> torch.allclose(out[3:], attention(q[3:], k[3:], v[3:], batch.cells(1, 2)), atol=1e-5)  # each cell by itself
+    True
     """
     function = BACKENDS[fastest(q_THE, dropout) if backend == "auto" else backend]
     attend = partial(function, dropout=dropout, scale=q_THE.shape[-1] ** -0.5)

@@ -34,6 +34,17 @@ def add_genes(
     Returns
     -------
     Config and weights of the larger network.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
+    >>> config = ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16)
+    >>> larger, weights = add_genes(config, ScGPTNetwork(config).state_dict(), 20)
+    >>> network = ScGPTNetwork(larger)
+    >>> network.load_state_dict(weights)
+    <All keys matched successfully>
+    >>> larger.n_tokens
+    120
     """
     name = "genes.embedding.weight"
     rows = state_dict[name]
@@ -63,6 +74,15 @@ def add_batches(
     Returns
     -------
     Config and weights of the larger network; tensors without new rows are those that were given.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_batches
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> config = ScGPTConfig(**sizes, n_batches=2, batch_embedding=True)
+    >>> larger, weights = add_batches(config, ScGPTNetwork(config).state_dict(), 1)
+    >>> larger.n_batches, ScGPTNetwork(larger).load_state_dict(weights)
+    (3, <All keys matched successfully>)
     """
     larger = config.changed(n_batches=config.n_batches + n_new)
     with torch.device("meta"):  # asked for names and shapes alone
@@ -97,6 +117,15 @@ def fix_all_but_new_batches(network: ScGPTNetwork, n_old: int) -> None:
         Changed in place.
     n_old
         How many batches are fixed, with all else.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, fix_all_but_new_batches
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> network = ScGPTNetwork(ScGPTConfig(**sizes, n_batches=3, batch_embedding=True))
+    >>> fix_all_but_new_batches(network, n_old=2)
+    >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    ['batches.embedding.weight']
     """
     network.n_fixed_batches = n_old
     network.requires_grad_(False)
@@ -123,6 +152,19 @@ def gather_statistics(network: ScGPTNetwork, batches: Iterable[TokenBatch]) -> N
     ------
     ValueError
         When the network does not normalise batches apart.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, gather_statistics
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> network = ScGPTNetwork(ScGPTConfig(**sizes, n_batches=2, input_norm="domain"))
+    >>> genes, values = torch.tensor([99, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 99 is <cls>
+    >>> batch = TokenBatch(genes, values, torch.tensor([0, 3]), torch.tensor([0]), batch_labels=torch.tensor([1]))
+    >>> gather_statistics(network, [batch])
+    >>> network.input_norm.num_batches_tracked.tolist()
+    [0, 1]
     """
     norm = network.input_norm
     if not isinstance(norm, DomainNorm):

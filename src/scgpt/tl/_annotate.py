@@ -125,7 +125,19 @@ def annotate(
 
     Examples
     --------
-    >>> scgpt.tl.annotate(adata, "cell_type")  # doctest: +SKIP
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::10].raw.to_adata()[:, :100].copy()  # log-normalised values
+    >>> adata.obs["known"] = adata.obs["bulk_labels"].where(
+    ...     np.arange(adata.n_obs) % 3 > 0
+    ... )  # the others are to be named
+    >>> scgpt.tl.annotate(adata, "known", max_epochs=2, progress_bar=False)
+    >>> list(adata.obs.filter(like="scgpt")), adata.obsm["scgpt_probabilities"].shape
+    (['scgpt_label', 'scgpt_confidence'], (70, 9))
+
+    From other cells, on from pretrained weights:
+
     >>> scgpt.tl.annotate(query, "cell_type", reference=atlas, model="whole-human")  # doctest: +SKIP
     """
     import pandas as pd

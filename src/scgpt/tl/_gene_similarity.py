@@ -99,8 +99,18 @@ def gene_similarity(
 
     Examples
     --------
-    >>> scgpt.tl.gene_similarity(adata, "finetuned/", compare_to="mini")  # doctest: +SKIP
-    >>> scgpt.get.gene_neighbors(adata, "CD79A")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:100].raw.to_adata()
+    >>> scgpt.tl.gene_similarity(adata, "mini", genes="all", n_neighbors=5)
+    >>> adata.varp["scgpt_similarity"].shape
+    (765, 765)
+    >>> scgpt.get.gene_neighbors(adata, "CD74", k=2)["gene"].tolist()
+    ['HLA-DRA', 'HLA-DRB1']
+
+    What fine-tuning changed, where ``"finetuned"`` is the folder of a model that was trained on from ``"mini"``:
+
+    >>> scgpt.tl.gene_similarity(adata, "finetuned", compare_to="mini")  # doctest: +SKIP
     """
     import scipy.sparse as sp
 

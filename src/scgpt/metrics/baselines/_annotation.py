@@ -50,6 +50,15 @@ def majority_class(
     Returns
     -------
     None. Sets what :func:`logistic_regression` does.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> scgpt.metrics.baselines.majority_class(adata, "bulk_labels")
+    >>> adata.obs["majority_class"].unique().tolist(), round(float(adata.obs["majority_class_confidence"].iloc[0]), 3)
+    (['Dendritic'], 0.343)
     """
     mask, codes, types = _training_types(adata, label_key, train)
     shares = np.bincount(codes) / len(codes)
@@ -123,6 +132,18 @@ def logistic_regression(
         When a column, layer or training cell is not there.
     ValueError
         When a training cell has no type, or all have the same; when counts are asked for and not there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::2].raw.to_adata()  # log-normalised values
+    >>> train = np.arange(adata.n_obs) % 2 == 0
+    >>> scgpt.metrics.baselines.logistic_regression(adata, "louvain", normalize=False, train=train)
+    >>> scores = scgpt.metrics.annotation_scores(adata[~train], "louvain", "logistic_regression")
+    >>> bool(scores.overall["accuracy"] > 0.7)
+    True
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -199,6 +220,18 @@ def knn_pca(
     Returns
     -------
     None. Sets what :func:`logistic_regression` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::2].raw.to_adata()  # log-normalised values
+    >>> train = np.arange(adata.n_obs) % 2 == 0
+    >>> scgpt.metrics.baselines.knn_pca(adata, "louvain", normalize=False, train=train)
+    >>> scores = scgpt.metrics.annotation_scores(adata[~train], "louvain", "knn_pca")
+    >>> bool(scores.overall["accuracy"] > 0.5)
+    True
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -285,6 +318,18 @@ def celltypist(
     ------
     ImportError
         When CellTypist is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::2].raw.to_adata()  # log-normalised values
+    >>> train = np.arange(adata.n_obs) % 2 == 0
+    >>> scgpt.metrics.baselines.celltypist(adata, "louvain", normalize=False, train=train, max_iter=20)
+    >>> scores = scgpt.metrics.annotation_scores(adata[~train], "louvain", "celltypist")
+    >>> bool(scores.overall["accuracy"] > 0.7)
+    True
     """
     import anndata as ad
     import pandas as pd
