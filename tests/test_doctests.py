@@ -46,12 +46,10 @@ def documented(path: Path) -> Iterator[tuple[str, str]]:
     yield from within(ast.parse(path.read_text(encoding="utf-8")).body, f"{path.relative_to(SOURCE).as_posix()}: ")
 
 
-def runs(example: doctest.Example) -> bool:
-    return doctest.SKIP not in example.options
-
-
 def examples_in(docstring: str) -> list[doctest.Example]:
-    return [example for example in doctest.DocTestParser().get_examples(docstring) if runs(example)]
+    """Those that run, without what they import."""
+    examples = doctest.DocTestParser().get_examples(docstring)
+    return [e for e in examples if doctest.SKIP not in e.options and not e.source.startswith(("import ", "from "))]
 
 
 EXAMPLES = {

@@ -38,6 +38,11 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
     -------
     ``(n_genes,)`` float32 bins: whole numbers, and halves where the middle lies between two.
 
+    Raises
+    ------
+    ValueError
+        When values are below 0, NaN or infinite, or not of one cell; when ``n_bins`` is below 3, or ``ties`` is neither.
+
     Examples
     --------
     >>> from scgpt.data import bin_values
@@ -90,7 +95,7 @@ def values_of_bins(values: NDArray[np.float32], n_bins: int) -> NDArray[np.float
     return table
 
 
-def unbin_values(bins: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
+def unbin_values(bins: ArrayLike, table: ArrayLike) -> NDArray[np.float32]:
     """Return the values that bins stand for, between whole bins by linear interpolation.
 
     What :func:`~scgpt.data.bin_values` binned comes back to the width of its bin, and exactly where a quantile falls on
@@ -115,6 +120,7 @@ def unbin_values(bins: NDArray[np.float32], table: NDArray[np.float32]) -> NDArr
     >>> unbin_values(np.array([[0, 1, 2.5]], dtype=np.float32), table[None]).tolist()
     [[0.0, 1.0, 3.0]]
     """
+    bins, table = np.asarray(bins, dtype=np.float32), np.asarray(table, dtype=np.float32)
     lower = np.minimum(bins.astype(np.int64), table.shape[1] - 2)
     low, high = (np.take_along_axis(table, lower + step, axis=1) for step in (0, 1))
     return low + (bins - lower).astype(np.float32) * (high - low)

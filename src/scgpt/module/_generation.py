@@ -53,6 +53,11 @@ def generate(
     -------
     ``(T,)`` float32, the values of unknown tokens; those of known tokens are as they were.
 
+    Raises
+    ------
+    ValueError
+        When there is no round, the network has no such head or embedding, or the batch does not say what is unknown.
+
     Examples
     --------
     >>> import torch
@@ -68,6 +73,8 @@ def generate(
     >>> generated[:2].tolist(), bool((generated[2:] >= 1).all())
     ([-2.0, 4.0], True)
     """
+    if n_rounds < 1:
+        raise ValueError(f"n_rounds must be at least 1, not {n_rounds}.")
     if share is None:
         return _in_rounds(network, batch, n_rounds, cell_prompt, bounds)
     kept = ~_unknown(batch) | (_probability(network, batch, cell_prompt, share) > thresholds)

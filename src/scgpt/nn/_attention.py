@@ -39,6 +39,11 @@ def attention(
     -------
     As many rows as there are queries.
 
+    Raises
+    ------
+    ValueError
+        When there is no such backend.
+
     Examples
     --------
     >>> import torch
@@ -51,6 +56,8 @@ def attention(
     >>> torch.allclose(out[3:], attention(q[3:], k[3:], v[3:], batch.cells(1, 2)), atol=1e-5)  # each cell by itself
     True
     """
+    if backend not in {"auto", *BACKENDS}:
+        raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}, not {backend!r}.")
     function = BACKENDS[fastest(q_THE, dropout) if backend == "auto" else backend]
     attend = partial(function, dropout=dropout, scale=q_THE.shape[-1] ** -0.5)
     queries = batch if len(q_THE) == batch.n_tokens else batch.cls_tokens

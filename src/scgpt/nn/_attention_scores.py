@@ -48,6 +48,11 @@ def rank_normalised(scores_LL: Tensor) -> Tensor:
     -------
     ``(L, L)`` float32 of (rank + 1/2) / L, in (0, 1); the mean of each column is 1/2.
 
+    Raises
+    ------
+    ValueError
+        When the matrix is not square.
+
     Examples
     --------
     >>> import torch
@@ -59,6 +64,8 @@ def rank_normalised(scores_LL: Tensor) -> Tensor:
     True
     """
     n = len(scores_LL)
+    if scores_LL.shape != (n, n):
+        raise ValueError(f"Scores are of genes by the same genes, not of shape {tuple(scores_LL.shape)}.")
     # column_LL[i, k] is the column that has rank k in row i.
     column_LL = scores_LL.argsort(dim=1, stable=True)
     place_LL = column_LL * n + torch.arange(n, device=column_LL.device)

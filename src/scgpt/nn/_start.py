@@ -26,6 +26,11 @@ def start_from_genes(network: ScGPTNetwork) -> None:
     network
         Changed in place. Its layers have to leave the stream as it is where they add nothing: ``norm="pre"``.
 
+    Raises
+    ------
+    ValueError
+        When it has another norm.
+
     Examples
     --------
     >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_from_genes
@@ -35,6 +40,8 @@ def start_from_genes(network: ScGPTNetwork) -> None:
     >>> float(network.layers[0].attention.out.weight.abs().max())
     0.0
     """
+    if network.config.norm != "pre":
+        raise ValueError(f"Layers are the identity where norm='pre', and not with norm={network.config.norm!r}.")
     for name, weights in network.layers.named_parameters():
         if ".attention.out." in name or name.split(".")[1:3] == ["feed_forward", _LAST_OF_FEED_FORWARD]:
             nn.init.zeros_(weights)

@@ -35,6 +35,11 @@ def add_genes(
     -------
     Config and weights of the larger network.
 
+    Raises
+    ------
+    ValueError
+        When the number is below 0.
+
     Examples
     --------
     >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
@@ -46,6 +51,7 @@ def add_genes(
     >>> larger.n_tokens
     120
     """
+    _check_number(n_new, "genes")
     name = "genes.embedding.weight"
     rows = state_dict[name]
     new = torch.randn(n_new, rows.shape[1], generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
@@ -75,6 +81,11 @@ def add_batches(
     -------
     Config and weights of the larger network; tensors without new rows are those that were given.
 
+    Raises
+    ------
+    ValueError
+        When the number is below 0.
+
     Examples
     --------
     >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_batches
@@ -84,6 +95,7 @@ def add_batches(
     >>> larger.n_batches, ScGPTNetwork(larger).load_state_dict(weights)
     (3, <All keys matched successfully>)
     """
+    _check_number(n_new, "batches")
     larger = config.changed(n_batches=config.n_batches + n_new)
     with torch.device("meta"):  # asked for names and shapes alone
         shapes = {name: tensor.shape for name, tensor in ScGPTNetwork(larger).state_dict().items()}
@@ -93,6 +105,11 @@ def add_batches(
         new = _pooled_statistics(name, state_dict) if name.startswith("input_norm.") else rows.mean(0)
         grown[name] = torch.cat([rows, new.expand(n_new, *rows.shape[1:])])
     return larger, grown
+
+
+def _check_number(n_new: int, what: str) -> None:
+    if n_new < 0:
+        raise ValueError(f"The number of new {what} must be at least 0, not {n_new}.")
 
 
 def _pooled_statistics(name: str, state_dict: Mapping[str, Tensor]) -> Tensor:

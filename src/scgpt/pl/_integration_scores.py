@@ -56,6 +56,13 @@ def integration_scores(
     -------
     The axes, unless the figure is shown.
 
+    Raises
+    ------
+    KeyError
+        When there is no column to sort by.
+    ValueError
+        When the table has no column of :func:`scgpt.metrics.integration_scores`.
+
     Examples
     --------
     >>> import scanpy as sc

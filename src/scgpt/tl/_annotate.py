@@ -136,9 +136,12 @@ def annotate(
     >>> list(adata.obs.filter(like="scgpt")), adata.obsm["scgpt_probabilities"].shape
     (['scgpt_label', 'scgpt_confidence'], (70, 9))
 
-    From other cells, on from pretrained weights:
+    After the cells of a reference, on from pretrained weights:
 
-    >>> scgpt.tl.annotate(query, "cell_type", reference=atlas, model="whole-human")  # doctest: +SKIP
+    >>> reference, query = adata[:50].copy(), adata[50:].copy()
+    >>> scgpt.tl.annotate(query, "bulk_labels", reference=reference, model="mini", max_epochs=1, progress_bar=False)
+    >>> int(query.obs["scgpt_label"].notna().sum())
+    20
     """
     import pandas as pd
 

@@ -110,12 +110,14 @@ def embed(
     (50, 64)
     >>> sc.pp.neighbors(adata, use_rep="X_scGPT")
 
-    More cells than memory holds, on all cores or machines of a dask cluster:
+    More cells than memory holds; where a ``distributed.Client`` is open, on all cores or machines of its cluster:
 
-    >>> from anndata.experimental import read_lazy  # doctest: +SKIP
-    >>> from dask.distributed import Client  # doctest: +SKIP
-    >>> client = Client()  # doctest: +SKIP
-    >>> scgpt.tl.embed(read_lazy("atlas.h5ad"), "whole-human", store="embedding.zarr")  # doctest: +SKIP
+    >>> from anndata.experimental import read_lazy
+    >>> adata.write_h5ad("atlas.h5ad")
+    >>> atlas = read_lazy("atlas.h5ad")
+    >>> scgpt.tl.embed(atlas, "mini", store="embedding.zarr", key_added="embedding", progress_bar=False)
+    >>> atlas.obsm["embedding"].shape
+    (50, 64)
     """
     from dataclasses import replace
 

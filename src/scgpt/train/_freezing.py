@@ -86,11 +86,16 @@ def frozen(network: ScGPTNetwork, parts: Iterable[str]) -> Iterator[None]:
     network
         The network, changed inside.
     parts
-        Beginnings of names in its state dict, as :func:`parts_of` returns them.
+        As :func:`parts_of` takes them.
 
     Yields
     ------
     Nothing; it is a context manager.
+
+    Raises
+    ------
+    ValueError
+        When there is no such part.
 
     Examples
     --------
@@ -103,7 +108,7 @@ def frozen(network: ScGPTNetwork, parts: Iterable[str]) -> Iterator[None]:
     >>> network.genes.embedding.weight.requires_grad
     True
     """
-    parts = tuple(parts)
+    parts = parts_of(network, parts)
     held = [p for name, p in network.named_parameters() if p.requires_grad and within(name, parts)]
     norms = [m for name, m in network.named_modules() if within(name, parts) and hasattr(m, "running_mean")]
     modes = [norm.training for norm in norms]

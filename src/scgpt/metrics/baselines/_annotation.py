@@ -51,6 +51,13 @@ def majority_class(
     -------
     None. Sets what :func:`logistic_regression` does.
 
+    Raises
+    ------
+    KeyError
+        When the column or a training cell is not there.
+    ValueError
+        When a training cell has no type.
+
     Examples
     --------
     >>> import scanpy as sc
@@ -131,7 +138,8 @@ def logistic_regression(
     KeyError
         When a column, layer or training cell is not there.
     ValueError
-        When a training cell has no type, or all have the same; when counts are asked for and not there.
+        When a training cell has no type, or all have the same; when counts are asked for and not there; when values are NaN
+        or infinite.
 
     Examples
     --------
@@ -220,6 +228,11 @@ def knn_pca(
     Returns
     -------
     None. Sets what :func:`logistic_regression` does.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`logistic_regression` and :func:`pca`, and when there are fewer training cells than neighbours.
 
     Examples
     --------
@@ -318,6 +331,8 @@ def celltypist(
     ------
     ImportError
         When CellTypist is not installed.
+    KeyError, ValueError
+        As :func:`logistic_regression`.
 
     Examples
     --------

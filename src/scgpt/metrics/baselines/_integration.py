@@ -68,6 +68,14 @@ def pca(
     ``adata.uns[key_added]``
         How it was made.
 
+    Raises
+    ------
+    KeyError
+        When a column, layer or training cell is not there.
+    ValueError
+        When counts are asked for and not there; when values are NaN or infinite; when there are fewer than two cells to fit
+        on, or two genes; when a number is below 1.
+
     Examples
     --------
     >>> import scanpy as sc
@@ -136,6 +144,10 @@ def harmony(
     ------
     ImportError
         When harmonypy is not installed.
+    KeyError
+        As :func:`pca`, and when ``use_rep`` is not there.
+    ValueError
+        As :func:`pca`, and when all cells are of one batch.
 
     Examples
     --------
@@ -222,6 +234,13 @@ def scvi(
         ``(n_obs, 10)`` float32.
     ``adata.uns[key_added]``
         How it was made.
+
+    Raises
+    ------
+    KeyError
+        When a column, layer or training cell is not there.
+    ValueError
+        When values are not counts, or no cell is to be trained on.
 
     Examples
     --------
@@ -310,6 +329,13 @@ def scanvi(
         ``(n_obs, 10)`` float32.
     ``adata.uns[key_added]``
         How it was made.
+
+    Raises
+    ------
+    KeyError
+        As :func:`scvi`.
+    ValueError
+        As :func:`scvi`, and when no training cell has a label.
 
     Examples
     --------
