@@ -106,6 +106,19 @@ class TokenBatch(Packed):
     ------
     ValueError
         When the lengths of the fields disagree.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> gene_ids = torch.tensor([[2, 0, 1], [2, 1, 0]])  # 2 is <cls>
+    >>> values = torch.tensor([[-2.0, 3.0, 1.0], [-2.0, 4.0, 0.0]])
+    >>> padding = torch.tensor([[False, False, False], [False, False, True]])
+    >>> batch = TokenBatch.from_padded(gene_ids, values, padding)
+    >>> batch.n_cells, batch.n_tokens, batch.offsets.tolist(), batch.values.tolist()
+    (2, 5, [0, 3, 5], [-2.0, 3.0, 1.0, -2.0, 4.0])
+    >>> batch.to_padded()["values"].tolist()
+    [[-2.0, 3.0, 1.0], [-2.0, 4.0, 0.0]]
     """
 
     gene_ids: Tensor

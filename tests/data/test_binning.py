@@ -167,3 +167,7 @@ def test_between_bins_values_are_interpolated_and_each_cell_has_its_own():
     bins = np.array([[0.5, 1.25, 2.0], [0.0, 1.5, 2.0]], np.float32)
     assert unbin_values(bins, table).tolist() == [[2, 5, 8], [0, 2, 3]]
     assert values_of_bins(np.empty(0), 5).tolist() == [0] * 5
+
+
+def test_bins_in_lists_are_unbinned():
+    assert unbin_values([[0, 1, 2.5]], [[0, 1, 2, 4]]).tolist() == [[0, 1, 3]]

@@ -157,3 +157,21 @@ def test_many_peaks_stay_sparse():
     assert joint["atac"].shape == (2000, 50_000)
     assert joint["atac"].X.nnz == 1_000_000
     assert peak < 2000 * 50_000 * 4 / 2
+
+
+def test_proteins_may_be_dense():
+    counts, batches = np.array([[1, 90], [2, 80], [70, 2]]), np.zeros(3, int)
+    levels = above_background(counts, batches)
+    assert levels.dtype == np.float32
+    assert_allclose(levels.toarray(), above_background(sp.csr_matrix(counts), batches).toarray())
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf])
+def test_values_that_are_no_counts_of_proteins_are_refused(value):
+    with pytest.raises(ValueError, match="Counts of proteins must be finite and at least 0"):
+        above_background(np.array([[1, value], [2, 3]]), np.zeros(2, int))
+
+
+def test_each_cell_has_one_batch():
+    with pytest.raises(ValueError, match="There are 3 batches for 2 cells"):
+        above_background(np.ones((2, 2)), np.zeros(3, int))

@@ -241,3 +241,8 @@ def test_without_unknown_genes_there_is_nothing_to_do(module, batch):
         generate(module.network, replace(batch, unknown=None), 2)
     with pytest.raises(ValueError, match="n_flags=2"):
         make_module(n_flags=0).generate(batch, 2)
+
+
+def test_no_round_is_refused(module, batch):
+    with pytest.raises(ValueError, match="n_rounds must be at least 1, not 0"):
+        generate(module.network, batch, 0)

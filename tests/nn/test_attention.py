@@ -263,3 +263,10 @@ def test_self_attention_drops_in_training_alone(batch):
     x = torch.randn(batch.n_tokens, 16)
     assert not torch.equal(module.train()(x, batch), module(x, batch))
     assert torch.equal(module.eval()(x, batch), module(x, batch))
+
+
+def test_a_backend_that_does_not_exist_is_told_beside_those_that_do():
+    batch = TokenBatch(torch.tensor([9, 1]), torch.ones(2), torch.tensor([0, 2]), torch.tensor([0]))
+    x = torch.randn(2, 1, 4)
+    with pytest.raises(ValueError, match="backend must be 'auto' or one of .*'cells'.*, not 'fast'"):
+        attention(x, x, x, batch, backend="fast")

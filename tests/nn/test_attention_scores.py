@@ -86,3 +86,8 @@ def test_ranks_do_not_see_the_scale_of_rows():
 def test_equal_scores_are_ranked_in_the_order_of_columns():
     # Within rows 0, 1, 2; so within each column all rows are equal.
     assert torch.equal(rank_normalised(torch.ones(3, 3)), torch.full((3, 3), 0.5))
+
+
+def test_scores_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match=r"by the same genes, not of shape \(2, 3\)"):
+        rank_normalised(torch.zeros(2, 3))

@@ -62,3 +62,12 @@ def test_a_network_begins_with_every_gene_as_it_was(condition_context):
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     start_unchanged(other)  # which predicts values from nothing
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", ["post", "pre_stream"])
+def test_layers_that_cannot_be_the_identity_are_left_as_they_are(norm):
+    network = ScGPTNetwork(ScGPTConfig(n_tokens=10, d_model=8, n_heads=2, n_layers=1, d_feed_forward=8, norm=norm))
+    before = {name: weights.clone() for name, weights in network.state_dict().items()}
+    with pytest.raises(ValueError, match=f"identity where norm='pre', and not with norm='{norm}'"):
+        start_from_genes(network)
+    assert all(torch.equal(weights, before[name]) for name, weights in network.state_dict().items())

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from scgpt.nn import ScGPTNetwork, add_batches, fix_all_but_new_batches, gather_statistics
+from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_batches, add_genes, fix_all_but_new_batches, gather_statistics
 
 ALL = {"n_batches": 3, "batch_embedding": True, "adversary": True, "input_norm": "domain"}
 OF_BATCHES = {
@@ -136,3 +136,16 @@ class TestGatherStatistics:
     def test_a_network_without_them(self, make_network, batch):
         with pytest.raises(ValueError, match="input_norm='domain'"):
             gather_statistics(make_network(), [batch])
+
+
+@pytest.mark.parametrize(("add", "what"), [(add_genes, "genes"), (add_batches, "batches")])
+def test_fewer_than_no_new_rows_are_refused(add, what):
+    config = ScGPTConfig(
+        n_tokens=10, d_model=8, n_heads=2, n_layers=1, d_feed_forward=8, n_batches=2, batch_embedding=True
+    )
+    weights = ScGPTNetwork(config).state_dict()
+    with pytest.raises(ValueError, match=f"number of new {what} must be at least 0, not -1"):
+        add(config, weights, -1)
+    same, kept = add(config, weights, 0)
+    assert same == config
+    assert all(torch.equal(kept[name], weights[name]) for name in weights)

@@ -165,3 +165,9 @@ def test_wrong_parts_are_refused_before_training(counts):
         model.train(1, freeze=["embeddings", "layers", "gep", "gepc"])
     assert all(p.requires_grad for p in model.module.parameters())
     assert not any(module.training for module in model.module.modules())
+
+
+def test_a_part_to_freeze_that_is_not_there_is_refused(network):
+    with pytest.raises(ValueError, match="The network has no part 'gene'"), frozen(network, ["gene"]):
+        pass
+    assert all(parameter.requires_grad for parameter in network.parameters())

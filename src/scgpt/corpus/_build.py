@@ -88,10 +88,15 @@ def build(
 
     Examples
     --------
-    ::
-
-        corpus = scgpt.corpus.build(["lung.h5ad", "blood.h5ad"], "corpus.zarr", exclude={"blood.h5ad": test_cells})
-        corpus.manifest["files"]
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()
+    >>> adata[:100].write_h5ad("blood.h5ad")
+    >>> adata[100:130].write_h5ad("lung.h5ad")
+    >>> test_cells = adata.obs_names[:10]
+    >>> corpus = scgpt.corpus.build(["blood.h5ad", "lung.h5ad"], "corpus.zarr", exclude={"blood.h5ad": test_cells})
+    >>> corpus.n_cells(), corpus.files
+    (120, ['blood.h5ad', 'lung.h5ad'])
     """
     paths: dict[Part, list[Path]] = {"train": [Path(f) for f in files], "held_out": [Path(f) for f in held_out]}
     together = [*paths["train"], *paths["held_out"]]

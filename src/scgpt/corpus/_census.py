@@ -76,12 +76,22 @@ def census(
     vocab, gene_key, gene_mapping, min_genes, cells_per_dataset, seed, overwrite
         See :func:`build`.
 
+    Returns
+    -------
+    The corpus, as of :func:`build`.
+
     Raises
     ------
     ImportError
         When the extra ``census`` is not installed.
     ValueError
         When the filter is neither a preset nor lets any cell through.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> scgpt.corpus.census("heart", "heart.zarr", version="2023-05-08")  # doctest: +SKIP
+    >>> scgpt.corpus.census("tissue_general == 'lung' and disease == 'COVID-19'", "lung.zarr")  # doctest: +SKIP
     """
     value_filter = value_filter_of(query, primary)
     options = Options(

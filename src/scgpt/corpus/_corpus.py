@@ -43,6 +43,16 @@ class Corpus:
         When there is no such folder.
     ValueError
         When it is no corpus, one of another version, or a dataset is missing.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> sc.datasets.pbmc68k_reduced()[:100].raw.to_adata().write_h5ad("blood.h5ad")
+    >>> _ = scgpt.corpus.build(["blood.h5ad"], "corpus.zarr")
+    >>> corpus = scgpt.corpus.Corpus("corpus.zarr")
+    >>> corpus.n_cells(), len(corpus.vocab.genes), corpus.obs().shape
+    (100, 765, (100, 2))
     """
 
     def __init__(self, path: str | Path):

@@ -36,7 +36,20 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
 
     Returns
     -------
-    ``(n_genes,)`` bins.
+    ``(n_genes,)`` float32 bins: whole numbers, and halves where the middle lies between two.
+
+    Raises
+    ------
+    ValueError
+        When values are below 0, NaN or infinite, or not of one cell; when ``n_bins`` is below 3, or ``ties`` is neither.
+
+    Examples
+    --------
+    >>> from scgpt.data import bin_values
+    >>> bin_values([0, 1, 1, 2, 8], n_bins=5).tolist()
+    [0.0, 1.0, 1.0, 3.0, 4.0]
+    >>> bin_values([0, 10, 10, 20, 80], n_bins=5).tolist()  # their order counts alone
+    [0.0, 1.0, 1.0, 3.0, 4.0]
     """
     row = single(np.asarray(row))
     check_whole(n_bins, "n_bins", 3)
@@ -66,8 +79,15 @@ def values_of_bins(values: NDArray[np.float32], n_bins: int) -> NDArray[np.float
 
     Returns
     -------
-    ``(n_bins,)`` values: 0 for bin 0, then the lower edge of each bin, from the lowest value to the highest. All 0 for a
+    ``(n_bins,)`` float32 values: 0 for bin 0, then the lower edge of each bin, from the lowest value to the highest. All 0 for a
     cell that expresses nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.data import values_of_bins
+    >>> values_of_bins(np.array([1, 1, 2, 8], dtype=np.float32), n_bins=4).tolist()
+    [0.0, 1.0, 1.5, 8.0]
     """
     table = np.zeros(n_bins, np.float32)
     if len(values):
@@ -75,7 +95,7 @@ def values_of_bins(values: NDArray[np.float32], n_bins: int) -> NDArray[np.float
     return table
 
 
-def unbin_values(bins: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
+def unbin_values(bins: ArrayLike, table: ArrayLike) -> NDArray[np.float32]:
     """Return the values that bins stand for, between whole bins by linear interpolation.
 
     What :func:`~scgpt.data.bin_values` binned comes back to the width of its bin, and exactly where a quantile falls on
@@ -87,7 +107,20 @@ def unbin_values(bins: NDArray[np.float32], table: NDArray[np.float32]) -> NDArr
         ``(n_cells, n_genes)`` bins, from 0 to ``n_bins - 1``.
     table
         ``(n_cells, n_bins)`` values of the bins of each cell, see :func:`~scgpt.data.values_of_bins`.
+
+    Returns
+    -------
+    ``(n_cells, n_genes)`` float32 values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.data import unbin_values, values_of_bins
+    >>> table = values_of_bins(np.array([1, 2, 4], dtype=np.float32), n_bins=4)
+    >>> unbin_values(np.array([[0, 1, 2.5]], dtype=np.float32), table[None]).tolist()
+    [[0.0, 1.0, 3.0]]
     """
+    bins, table = np.asarray(bins, dtype=np.float32), np.asarray(table, dtype=np.float32)
     lower = np.minimum(bins.astype(np.int64), table.shape[1] - 2)
     low, high = (np.take_along_axis(table, lower + step, axis=1) for step in (0, 1))
     return low + (bins - lower).astype(np.float32) * (high - low)

@@ -59,6 +59,17 @@ class Cells:
         When there is no such layer.
     ValueError
         When the data set has no cell or no matrix.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> from scgpt.data import Cells, GeneVocab, Tokenizer, match_genes
+    >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+    >>> vocab = GeneVocab.from_genes(["CD74", "LYZ", "NKG7"])
+    >>> cells = Cells(adata, match_genes(adata.var, vocab).token_ids)
+    >>> len(cells), cells.tokenize(np.array([3, 7]), Tokenizer(vocab)).cell_index.tolist()
+    (10, [3, 7])
     """
 
     def __init__(

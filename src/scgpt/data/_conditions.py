@@ -26,6 +26,18 @@ class Conditions:
         ``(n_tokens, P)`` int64, the conditions of each gene of the vocabulary, padded with 0.
     of_cells
         ``(n_obs, K)`` int64, the conditions of each cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from scgpt.data import Conditions, TokenBatch
+    >>> of_genes = np.array([[1], [0], [0]])  # gene 0 is of condition 1
+    >>> of_cells = np.array([[2]])  # the cell is of condition 2
+    >>> genes = torch.tensor([2, 0, 1])  # 2 is <cls>
+    >>> cell = TokenBatch(genes, torch.zeros(3), offsets=torch.tensor([0, 3]), cell_index=torch.tensor([0]))
+    >>> Conditions(of_genes, of_cells).of_tokens(cell).tolist()
+    [[0, 2], [1, 2], [0, 2]]
     """
 
     of_genes: NDArray[np.int64]

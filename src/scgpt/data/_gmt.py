@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_gmt(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Read gene sets from a GMT file: on each line a name, a description and the genes, with tabs between them.
+    r"""Read gene sets from a GMT file: on each line a name, a description and the genes, with tabs between them.
 
     Parameters
     ----------
@@ -26,8 +26,11 @@ def read_gmt(path: str | Path) -> dict[str, tuple[str, ...]]:
 
     Examples
     --------
-    >>> read_gmt("h.all.v7.0.symbols.gmt")["HALLMARK_HYPOXIA"][:2]  # doctest: +SKIP
-    ('PGK1', 'PDK1')
+    >>> from pathlib import Path
+    >>> from scgpt.data import read_gmt
+    >>> _ = Path("sets.gmt").write_text("HALLMARK_HYPOXIA\twhere it is from\tPGK1\tPDK1\n")
+    >>> read_gmt("sets.gmt")
+    {'HALLMARK_HYPOXIA': ('PGK1', 'PDK1')}
     """
     path = Path(path)
     try:

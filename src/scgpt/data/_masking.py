@@ -39,6 +39,16 @@ def mask_values(batch: TokenBatch, share: float, *, mask_value: float = -1.0, ke
     ------
     ValueError
         When ``share`` is not in [0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, mask_values
+    >>> genes, values = torch.tensor([4, 0, 1, 2, 3]), torch.tensor([-2.0, 1.0, 2.0, 3.0, 4.0])  # 4 is <cls>
+    >>> cell = TokenBatch(genes, values, offsets=torch.tensor([0, 5]), cell_index=torch.tensor([0]))
+    >>> hidden = mask_values(cell, 0.5)
+    >>> int(hidden.predict.sum()), hidden.values[hidden.predict].tolist(), hidden.targets.tolist()
+    (2, [-1.0, -1.0], [-2.0, 1.0, 2.0, 3.0, 4.0])
     """
     hidden = _choose(batch, share, key, "masked values")
     return replace(
@@ -72,6 +82,16 @@ def mark_unknown(batch: TokenBatch, share: float, *, key: int = 0) -> TokenBatch
     ------
     ValueError
         When ``share`` is not in [0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, mark_unknown
+    >>> genes, values = torch.tensor([4, 0, 1, 2, 3]), torch.tensor([-2.0, 1.0, 2.0, 3.0, 4.0])  # 4 is <cls>
+    >>> cell = TokenBatch(genes, values, offsets=torch.tensor([0, 5]), cell_index=torch.tensor([0]))
+    >>> asked = mark_unknown(cell, 0.75)
+    >>> int(asked.unknown.sum()), bool(asked.unknown[0]), asked.targets.tolist()
+    (3, False, [-2.0, 1.0, 2.0, 3.0, 4.0])
     """
     hidden = _choose(batch, share, key, "unknown genes")
     return replace(batch, unknown=hidden, targets=batch.values, predict=hidden)
@@ -90,6 +110,17 @@ def add_unknown(batch: TokenBatch, genes: NDArray[np.int64]) -> TokenBatch:
     Returns
     -------
     The batch, ``unknown`` at the genes that were added.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, add_unknown
+    >>> genes, values = torch.tensor([4, 0]), torch.tensor([-2.0, 1.0])  # 4 is <cls>
+    >>> cell = TokenBatch(genes, values, offsets=torch.tensor([0, 2]), cell_index=torch.tensor([0]))
+    >>> more = add_unknown(cell, np.array([1, 3]))
+    >>> more.gene_ids.tolist(), more.unknown.tolist()
+    ([4, 0, 1, 3], [False, False, True, True])
     """
     n_genes, n_cells = len(genes), batch.n_cells
     unknown = torch.ones(batch.n_tokens + n_cells * n_genes, dtype=torch.bool)

@@ -63,6 +63,14 @@ class GeneMatch:
     duplicated
         Vocabulary genes that several variables carry. In each cell the highest of their values stands for the gene:
         that needs neither other cells nor the order of the variables.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scgpt.data import GeneVocab, match_genes
+    >>> match = match_genes(pd.DataFrame(index=["CD79A", "XIST"]), GeneVocab.from_genes(["CD3D", "CD79A"]))
+    >>> match.n_genes, match.key, match.unmatched
+    (1, 'index', ('XIST',))
     """
 
     token_ids: NDArray[np.int64]
@@ -140,6 +148,20 @@ def match_genes(
     UserWarning
         When fewer than a tenth match of those that could (the genes of the smaller of the two), or several variables
         carry one gene.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scgpt.data import GeneVocab, match_genes
+    >>> vocab = GeneVocab.from_genes(["CD3D", "CD79A"])
+    >>> var = pd.DataFrame({"symbol": ["CD79A", "CD3D", "XIST"]}, index=["cd79a", "cd3d", "xist"])
+    >>> match = match_genes(var, vocab)
+    >>> match.key, match.token_ids.tolist(), match.matched, match.unmatched
+    ('symbol', [1, 0, -1], ('CD79A', 'CD3D'), ('XIST',))
+    >>> ensembl = pd.DataFrame(index=["ENSG00000105369.10", "ENSG00000167286.9"])
+    >>> symbols = {"ENSG00000105369": "CD79A", "ENSG00000167286": "CD3D"}
+    >>> match_genes(ensembl, vocab, gene_mapping=symbols).token_ids.tolist()
+    [1, 0]
     """
     mapping = read_mapping(gene_mapping)
     ids = {key: ids_of(gene_names(var, key), vocab, mapping) for key in name_keys(var, gene_key)}

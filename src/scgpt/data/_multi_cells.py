@@ -29,6 +29,16 @@ class ModalityCells:
         The modality's own cells.
     rows
         ``(n_obs,)`` which of them each cell of the data set is, -1 where it lacks the modality.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> import numpy as np
+    >>> from scgpt.data import Cells, ModalityCells
+    >>> protein = Cells(anndata.AnnData(np.ones((2, 3), dtype="float32")), np.arange(3))
+    >>> modality = ModalityCells(protein, rows=np.array([0, -1, 1]))  # the second of three cells lacks it
+    >>> (modality.rows >= 0).tolist()
+    [True, False, True]
     """
 
     cells: Cells
@@ -54,6 +64,18 @@ class MultiCells:
     ------
     ValueError
         When there is no modality, or they disagree on the number of cells.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> import numpy as np
+    >>> from scgpt.data import Cells, GeneVocab, ModalityCells, MultiCells, Tokenizer
+    >>> vocab = GeneVocab.from_genes(["CD3D", "LYZ", "CD3", "CD14"])  # two genes and two proteins
+    >>> rna = Cells(anndata.AnnData(np.ones((3, 2), dtype="float32")), np.array([0, 1]))
+    >>> protein = Cells(anndata.AnnData(np.ones((2, 2), dtype="float32")), np.array([2, 3]))
+    >>> modalities = {"rna": ModalityCells(rna, np.arange(3)), "protein": ModalityCells(protein, np.array([0, -1, 1]))}
+    >>> MultiCells(modalities).tokenize(np.arange(3), Tokenizer(vocab)).lengths.tolist()  # with <cls>
+    [5, 3, 5]
     """
 
     conditions = None  # of genes or cells: those of one modality would not be those of another

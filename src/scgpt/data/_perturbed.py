@@ -27,6 +27,14 @@ class Marks:
         ``(M,)`` int64 ids: perturbed genes, and ``<cls>`` for what acts on the whole cell. None for control.
     conditions
         ``(M, C)`` int64, rows of the condition embedding of each; 0 is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.data import Marks
+    >>> marks = Marks(tokens=np.array([5]), conditions=np.array([[1]]))  # gene 5 is perturbed
+    >>> marks.tokens.shape, marks.conditions.shape
+    ((1,), (1, 1))
     """
 
     tokens: NDArray[np.int64]

@@ -52,6 +52,19 @@ class Tokenizer:
     ------
     ValueError
         When a setting is out of range.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from scgpt.data import Cells, GeneVocab, Tokenizer
+    >>> vocab = GeneVocab.from_genes(["CD3D", "CD79A", "LYZ"])
+    >>> counts = np.array([[0, 4, 1], [2, 0, 0]], dtype="float32")
+    >>> cells = Cells(anndata.AnnData(counts, var=pd.DataFrame(index=list(vocab.genes))), vocab.ids(vocab.genes))
+    >>> batch = cells.tokenize(np.array([0, 1]), Tokenizer(vocab, n_bins=5))
+    >>> batch.gene_ids.tolist(), batch.values.tolist(), batch.offsets.tolist()
+    ([4, 1, 2, 4, 0], [-2.0, 4.0, 1.0, -2.0, 2.0], [0, 3, 5])
     """
 
     vocab: GeneVocab

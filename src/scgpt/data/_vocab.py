@@ -31,9 +31,15 @@ class GeneVocab(Mapping[str, int]):
 
     Examples
     --------
+    >>> from scgpt.data import GeneVocab
     >>> vocab = GeneVocab.from_genes(["CD3D", "CD79A"])
-    >>> vocab["CD79A"], len(vocab)
-    (1, 5)
+    >>> vocab["CD79A"], len(vocab), vocab.genes
+    (1, 5, ('CD3D', 'CD79A'))
+    >>> vocab.ids(["CD79A", "no gene"]).tolist()
+    [1, -1]
+    >>> vocab.save("vocab.json")
+    >>> GeneVocab.load("vocab.json") == vocab
+    True
     """
 
     def __init__(self, tokens: Iterable[str]):

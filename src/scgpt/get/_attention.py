@@ -56,7 +56,15 @@ def attention_matrix(
 
     Examples
     --------
-    >>> scgpt.get.attention_matrix(adata, group="stimulated").loc["STAT1"].nlargest(20)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> genes = ["CD74", "HLA-DRA", "LYZ", "CST3", "NKG7"]
+    >>> scgpt.tl.attention_network(adata, "mini", genes=genes, progress_bar=False)
+    >>> matrix = scgpt.get.attention_matrix(adata)
+    >>> top = matrix.loc["CD74"].nlargest(3)  # the genes that attend most to CD74
+    >>> matrix.shape, matrix.index.name, top.index.name
+    ((5, 5), 'regulator', 'target')
     """
     import pandas as pd
 
@@ -109,7 +117,17 @@ def attention_targets(
 
     Examples
     --------
-    >>> scgpt.get.attention_targets(adata, "STAT1", group="stimulated", n_targets=10)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> genes = ["CD74", "HLA-DRA", "LYZ", "CST3", "NKG7"]
+    >>> scgpt.tl.attention_network(adata, "mini", genes=genes, progress_bar=False)
+    >>> scgpt.get.attention_targets(adata, ["CD74", "LYZ"], n_targets=2)[["regulator", "group", "mode", "rank"]]
+      regulator group   mode  rank
+    0      CD74   all  group     1
+    1      CD74   all  group     2
+    2       LYZ   all  group     1
+    3       LYZ   all  group     2
     """
     import pandas as pd
 

@@ -38,7 +38,14 @@ def gene_neighbors(adata: AnnData, gene: str, *, k: int = 10, key: str = "scgpt_
 
     Examples
     --------
-    >>> scgpt.get.gene_neighbors(adata, "CD79A", k=5)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> scgpt.tl.gene_similarity(adata, "mini", genes=["CD74", "HLA-DRA", "HLA-DRB1", "LYZ", "NKG7"], n_neighbors=2)
+    >>> scgpt.get.gene_neighbors(adata, "CD74", k=2)[["gene", "rank"]]
+           gene  rank
+    0   HLA-DRA     1
+    1  HLA-DRB1     2
     """
     import pandas as pd
 
@@ -78,7 +85,14 @@ def gene_edges(adata: AnnData, *, key: str = "scgpt_similarity") -> pd.DataFrame
 
     Examples
     --------
-    >>> scgpt.get.gene_edges(adata).to_csv("network.csv", index=False)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> scgpt.tl.gene_similarity(adata, "mini", genes=["CD74", "HLA-DRA", "HLA-DRB1", "LYZ", "NKG7"], n_neighbors=2)
+    >>> edges = scgpt.get.gene_edges(adata)
+    >>> edges.columns.tolist()
+    ['gene_1', 'gene_2', 'similarity']
+    >>> edges.to_csv("network.csv", index=False)
     """
     import pandas as pd
     import scipy.sparse as sp
@@ -110,8 +124,15 @@ def gene_graph(adata: AnnData, *, key: str = "scgpt_similarity") -> nx.Graph:
 
     Examples
     --------
-    >>> graph = scgpt.get.gene_graph(adata)  # doctest: +SKIP
-    >>> nx.write_graphml(graph, "network.graphml")  # doctest: +SKIP
+    >>> import networkx as nx
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> scgpt.tl.gene_similarity(adata, "mini", genes=["CD74", "HLA-DRA", "HLA-DRB1", "LYZ", "NKG7"], n_neighbors=2)
+    >>> graph = scgpt.get.gene_graph(adata)
+    >>> graph.has_edge("CD74", "HLA-DRA")
+    True
+    >>> nx.write_graphml(graph, "network.graphml")
     """
     import networkx as nx
     import pandas as pd

@@ -50,6 +50,13 @@ class LoadReport:
         Parts in the file that the caller has switched off.
     new_batches
         Batches of a query that were added to those of the file.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> report = scgpt.hub.read("mini", gepc=False).report
+    >>> report.fresh, report.dropped, len(report.sha256)
+    ((), ('gepc',), 64)
     """
 
     source: str
@@ -105,6 +112,15 @@ class Checkpoint:
     extras
         Plain values beside the weights: how the last training hid genes (``mask_share``, ``unknown``, ``drop_share``),
         and what a kind of model adds; empty if not known.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> checkpoint = scgpt.hub.read("mini")
+    >>> checkpoint.config.n_tokens == len(checkpoint.vocab)
+    True
+    >>> checkpoint.adapt(fresh=["cls"], n_classes=3).config.n_classes
+    3
     """
 
     config: ScGPTConfig
@@ -258,12 +274,23 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     folder
         Holds ``model.safetensors``, ``config.json`` and ``vocab.json``.
 
+    Returns
+    -------
+    Config, weights, tokenizer and vocabulary, and a report of what came out of the file.
+
     Raises
     ------
     FileNotFoundError
         When a file is missing.
     ValueError
         When a file is damaged, they do not fit each other, or a newer version of this package wrote them.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> checkpoint = scgpt.hub.read_checkpoint(scgpt.hub.resolve("mini"))
+    >>> checkpoint.config.d_model, checkpoint.tokenizer.n_bins
+    (64, 51)
     """
     folder = Path(folder)
     require_files(folder, (WEIGHTS, CONFIG, VOCAB))
@@ -322,6 +349,13 @@ def write_checkpoint(
         When a checkpoint is there and not to be overwritten, or the folder holds anything else.
     OSError
         When the disk is full or the folder cannot be written to; a checkpoint that was there stays.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> scgpt.hub.write_checkpoint(scgpt.hub.read("mini").with_genes(["MYGENE"]), "larger")
+    >>> "MYGENE" in scgpt.hub.read_checkpoint("larger").vocab
+    True
     """
     folder = Path(folder).resolve()
     check_target(folder, overwrite)

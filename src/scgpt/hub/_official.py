@@ -49,6 +49,12 @@ def read_official(folder: str | Path, *, fresh: Iterable[str] = (), **changes: A
         When a file is missing.
     ValueError
         When a file is damaged, would execute code, or the files do not fit each other.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> checkpoint = scgpt.hub.read_official("scGPT_human")  # doctest: +SKIP
+    >>> checkpoint.config.n_tokens, checkpoint.report.dropped  # doctest: +SKIP
     """
     folder = Path(folder)
     require_files(folder, (WEIGHTS, ARGS, VOCAB))

@@ -27,13 +27,37 @@ _BYTES_AT_A_TIME = 1 << 20
 def known_checkpoints() -> dict[str, dict[str, Any]]:
     """Return the registry of checkpoints.
 
-    For each name what it was trained on, and its folder in the package or its page and pinned files.
+    Returns
+    -------
+    For each name ``"about"``, what it was trained on, and either its ``"folder"`` in the package or its ``"page"`` and
+    pinned ``"files"``.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> {"mini", "whole-human"} <= set(scgpt.hub.known_checkpoints())
+    True
+    >>> scgpt.hub.known_checkpoints()["whole-human"]["about"]
+    '33 million normal human cells'
     """
     return json.loads((files(__package__) / "checkpoints.json").read_text(encoding="utf-8"))
 
 
 def cache_folder() -> Path:
-    """Return where downloaded checkpoints are kept: ``$SCGPT_CACHE``, or ``scgpt-tools`` in the user's cache."""
+    """Return where downloaded checkpoints are kept: ``$SCGPT_CACHE``, or ``scgpt-tools`` in the user's cache.
+
+    Returns
+    -------
+    The folder, which need not be there.
+
+    Examples
+    --------
+    >>> import os
+    >>> import scgpt
+    >>> os.environ["SCGPT_CACHE"] = "checkpoints"
+    >>> scgpt.hub.cache_folder().name
+    'checkpoints'
+    """
     return Path(os.environ.get("SCGPT_CACHE") or platformdirs.user_cache_path("scgpt-tools"))
 
 
@@ -51,6 +75,10 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
         In place of :func:`known_checkpoints`; its addresses must begin with ``https://``, and no name may lead out of
         the cache.
 
+    Returns
+    -------
+    The folder, in the package, in :func:`cache_folder`, or the one that was named.
+
     Raises
     ------
     FileNotFoundError
@@ -61,6 +89,12 @@ def resolve(model: str | Path, *, registry: Mapping[str, Mapping[str, Any]] | No
         When a repository is named and huggingface_hub is not installed.
     ValueError
         When the name is unknown or no plain name, an address is not https, or a downloaded file has the wrong hash.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> scgpt.hub.resolve("mini").is_dir()
+    True
     """
     registry = known_checkpoints() if registry is None else registry
     name = str(model)
@@ -128,10 +162,21 @@ def read(model: str | Path, *, fresh: Iterable[str] = (), **changes: Any) -> Che
     **changes
         Fields of :class:`~scgpt.nn.ScGPTConfig` to change.
 
+    Returns
+    -------
+    Config, weights, tokenizer and vocabulary, and a report of what came out of the file.
+
     Raises
     ------
     FileNotFoundError, PermissionError, ImportError, ValueError
         As :func:`resolve`, :func:`read_checkpoint` and :func:`read_official` do.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> checkpoint = scgpt.hub.read("mini", fresh=["cls"], n_classes=3)
+    >>> checkpoint.config.n_classes, checkpoint.report.fresh
+    (3, ('cls',))
     """
     folder = resolve(model)
     if not any((folder / name).exists() for name in (WEIGHTS, CONFIG)):

@@ -39,6 +39,14 @@ class Neighbors(NamedTuple):
         ``(n, k)`` int64, the cells' numbers in the order in which they were put into the index.
     similarities
         ``(n, k)`` float32, cosines.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> index = scgpt.ReferenceIndex.from_embeddings([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> neighbors = index.query([[2.0, 0.1]], k=2)
+    >>> neighbors.rows.tolist(), neighbors.similarities.shape
+    ([[0, 1]], (1, 2))
     """
 
     rows: NDArray[np.int64]
@@ -69,9 +77,18 @@ class ReferenceIndex:
 
     Examples
     --------
-    >>> index = scgpt.ReferenceIndex.from_anndata(reference, labels=["cell_type"])  # doctest: +SKIP
-    >>> index.save("reference_index")  # doctest: +SKIP
-    >>> neighbors = scgpt.ReferenceIndex.load("reference_index").query(query, k=10)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()
+    >>> reference, query = adata[:100].copy(), adata[100:110].copy()
+    >>> scgpt.tl.embed(reference, "mini", progress_bar=False)
+    >>> scgpt.tl.embed(query, "mini", progress_bar=False)
+    >>> index = scgpt.ReferenceIndex.from_anndata(reference, labels=["bulk_labels"])
+    >>> index.save("reference_index")
+    >>> neighbors = scgpt.ReferenceIndex.load("reference_index").query(query, k=5)
+    >>> votes = index.vote(neighbors, "bulk_labels")
+    >>> neighbors.rows.shape, votes.labels.shape, votes.probabilities.shape
+    ((10, 5), (10,), (10, 9))
     """
 
     def __init__(
@@ -118,6 +135,10 @@ class ReferenceIndex:
         seed
             Of the cells that the lists of a compressed index are found from.
 
+        Returns
+        -------
+        The index.
+
         Raises
         ------
         KeyError
@@ -155,10 +176,23 @@ class ReferenceIndex:
         seed
             As in :meth:`from_anndata`.
 
+        Returns
+        -------
+        The index.
+
         Raises
         ------
         ValueError
             As in :meth:`from_anndata`; and when there are not as many labels as embeddings.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import scgpt
+        >>> labels = pd.DataFrame({"cell_type": ["B", "T", "T"]})
+        >>> index = scgpt.ReferenceIndex.from_embeddings([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]], labels)
+        >>> len(index), index.n_dims, index.labels, index.categories("cell_type")
+        (3, 2, ('cell_type',), ('B', 'T'))
         """
         columns = () if labels is None else tuple(labels.columns)
         source = ArraySource(embeddings, labels, columns, settings or {}, use_rep)
@@ -194,12 +228,31 @@ class ReferenceIndex:
         seed
             As in :meth:`from_anndata`.
 
+        Returns
+        -------
+        The index.
+
         Raises
         ------
         FileNotFoundError
             When a file is not there.
         KeyError, ValueError
             As in :meth:`from_anndata`; and when files are of different models or dimensions.
+
+        Examples
+        --------
+        >>> import anndata
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import scgpt
+        >>> for name, cell_type in {"lung.h5ad": "T", "blood.h5ad": "B"}.items():
+        ...     obs = pd.DataFrame({"cell_type": [cell_type] * 3}, index=["1", "2", "3"])
+        ...     anndata.AnnData(obs=obs, obsm={"X_scGPT": np.random.default_rng(0).normal(size=(3, 8))}).write_h5ad(
+        ...         name
+        ...     )
+        >>> index = scgpt.ReferenceIndex.from_files(["lung.h5ad", "blood.h5ad"], labels=["cell_type"])
+        >>> len(index), index.categories("cell_type")
+        (6, ('T', 'B'))
         """
         if isinstance(paths, str | Path):
             raise TypeError("paths must be a list of files; for one file pass [path].")
@@ -281,6 +334,16 @@ class ReferenceIndex:
         ------
         KeyError, ValueError
             As in :meth:`from_anndata`; and when the embedding is by another model.
+
+        Examples
+        --------
+        >>> import anndata
+        >>> import numpy as np
+        >>> import scgpt
+        >>> index = scgpt.ReferenceIndex.from_embeddings([[1.0, 0.0], [0.0, 1.0]])
+        >>> index.add(anndata.AnnData(obsm={"X_scGPT": np.array([[-1.0, 0.0]])}))
+        >>> len(index)
+        3
         """
         source = ArraySource.of_anndata(adata, self.use_rep, self.labels, "the cells to add")
         check_same_model(self.settings, source.settings, source.name)
@@ -312,6 +375,10 @@ class ReferenceIndex:
         n_probes
             How many lists of a compressed index to look into: more find more of the nearest cells, and take longer.
 
+        Returns
+        -------
+        Numbers of the cells in the reference and their cosines, ``(n, k)`` each, nearest first.
+
         Raises
         ------
         KeyError
@@ -319,6 +386,13 @@ class ReferenceIndex:
         ValueError
             When it is by another model or of another width; when a row is zero, NaN or infinite; when there are fewer
             than ``k`` reference cells.
+
+        Examples
+        --------
+        >>> import scgpt
+        >>> index = scgpt.ReferenceIndex.from_embeddings([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+        >>> index.query([[3.0, 0.0]], k=1).rows.tolist()  # 0 is the first cell of the reference
+        [[0]]
         """
         check_whole(k, "k")
         check_whole(n_probes, "n_probes")
@@ -370,6 +444,16 @@ class ReferenceIndex:
         ------
         KeyError
             When there is no such column of labels.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import scgpt
+        >>> labels = pd.DataFrame({"cell_type": ["B", "T", "T"]})
+        >>> index = scgpt.ReferenceIndex.from_embeddings([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]], labels)
+        >>> votes = index.vote(index.query([[0.2, 1.0]], k=3), "cell_type")
+        >>> votes.labels.tolist(), round(float(votes.confidence[0]), 2)
+        (['T'], 0.67)
         """
         column = self._column(label)
         return vote(np.asarray(column.codes[neighbors.rows]), neighbors.similarities, column.categories, weights)
@@ -423,6 +507,10 @@ class ReferenceIndex:
             Where.
         verify
             Read all files and compare their hashes; by default their sizes alone are compared.
+
+        Returns
+        -------
+        The index.
 
         Raises
         ------

@@ -26,6 +26,16 @@ class Votes(NamedTuple):
         ``(n, n_categories)`` float32, the share of every label.
     categories
         The labels in the order of the columns of ``probabilities``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scgpt
+    >>> labels = pd.DataFrame({"cell_type": ["B", "T"]})
+    >>> index = scgpt.ReferenceIndex.from_embeddings([[1.0, 0.0], [0.0, 1.0]], labels)
+    >>> votes = index.vote(index.query([[0.2, 1.0]], k=2), "cell_type")
+    >>> votes.categories, votes.probabilities.tolist()
+    (('B', 'T'), [[0.5, 0.5]])
     """
 
     labels: NDArray[np.object_]

@@ -31,6 +31,16 @@ class AnnotationScores:
         A score under each name.
     per_type
         A row for each type that is true of some cell.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> import pandas as pd
+    >>> import scgpt
+    >>> obs = pd.DataFrame({"cell_type": ["B", "B", "T", "T"], "scgpt_label": ["B", "T", "T", "T"]}, index=list("abcd"))
+    >>> scores = scgpt.metrics.annotation_scores(anndata.AnnData(obs=obs), "cell_type")
+    >>> scores.per_type["recall"].to_dict()
+    {'B': 0.5, 'T': 1.0}
     """
 
     overall: pd.Series
@@ -127,8 +137,25 @@ def annotation_scores(
 
     Examples
     --------
-    >>> scores = scgpt.metrics.annotation_scores(query, "cell_type", unknown_label="Unknown")  # doctest: +SKIP
-    >>> scores.overall["macro_F1"], scores.per_type.sort_values("F1")  # doctest: +SKIP
+    >>> import anndata
+    >>> import pandas as pd
+    >>> import scgpt
+    >>> obs = pd.DataFrame(
+    ...     {
+    ...         "cell_type": ["B", "B", "T", "T"],
+    ...         "scgpt_label": ["B", "T", "T", "Unknown"],
+    ...         "scgpt_confidence": [0.9, 0.6, 0.8, 0.3],
+    ...     },
+    ...     index=["a", "b", "c", "d"],
+    ... )
+    >>> scores = scgpt.metrics.annotation_scores(anndata.AnnData(obs=obs), "cell_type", unknown_label="Unknown")
+    >>> scores.overall[["accuracy", "answered", "macro_recall"]].to_dict()
+    {'accuracy': 0.5, 'answered': 0.75, 'macro_recall': 0.5}
+    >>> scores.per_type[["support", "recall"]]
+               support  recall
+    cell_type
+    B                2     0.5
+    T                2     0.5
     """
     import pandas as pd
 

@@ -100,9 +100,16 @@ def integration_scores(
 
     Examples
     --------
-    >>> scgpt.metrics.integration_scores(
-    ...     adata, "batch", "cell_type", ["X_scGPT", "X_pca"], n_bootstrap=1000
-    ... )  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].copy()
+    >>> scores = scgpt.metrics.integration_scores(
+    ...     adata, "phase", "bulk_labels", ["X_pca", "X_umap"], resolutions=[0.5, 1.0], n_bootstrap=10
+    ... )
+    >>> scores.index.tolist(), scores.columns[:4].tolist()
+    (['X_pca', 'X_umap'], ['NMI', 'ARI', 'ASW_label', 'AvgBIO'])
+    >>> bool((scores["AvgBIO_low"] <= scores["AvgBIO_high"]).all())
+    True
     """
     import pandas as pd
 

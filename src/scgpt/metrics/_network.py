@@ -76,9 +76,18 @@ def network_scores(
 
     Examples
     --------
-    >>> trrust = pd.read_csv("trrust.tsv", sep="\t", names=["regulator", "target", "mode", "pmid"])  # doctest: +SKIP
-    >>> coexpression = scgpt.metrics.baselines.coexpression(adata, regulators=tfs)  # doctest: +SKIP
-    >>> scgpt.metrics.network_scores({"coexpression": coexpression, "mine": mine}, trrust)  # doctest: +SKIP
+    >>> import pandas as pd
+    >>> import scgpt
+    >>> network = pd.DataFrame(  # or of scgpt.get.attention_matrix, scgpt.metrics.baselines.coexpression, ...
+    ...     [[0.0, 0.9, 0.1, 0.4], [0.2, 0.0, 0.8, 0.3]],
+    ...     index=["STAT1", "KLF1"],
+    ...     columns=["STAT1", "KLF1", "HBB", "IRF1"],
+    ... )
+    >>> known = [("STAT1", "IRF1"), ("KLF1", "HBB")]  # or a table, as TRRUST
+    >>> scgpt.metrics.network_scores({"mine": network}, known, n_bootstrap=0).round(2)
+             AUPRC  AUPRC_ratio  EPR  early_precision  AUROC  n_links  n_edges
+    network
+    mine      0.58         1.75  1.5              0.5   0.75        2        6
     """
     import pandas as pd
 

@@ -31,6 +31,17 @@ class PerturbationScores:
         A score under each name.
     per_perturbation
         A row for each perturbation.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> predicted = scgpt.metrics.baselines.no_change(adata, ["CD79A", "NKG7"])
+    >>> scores = scgpt.metrics.perturbation_scores(adata, predicted)
+    >>> scores.per_perturbation["n_cells"].to_dict()
+    {'CD79A': 20, 'NKG7': 20}
     """
 
     overall: pd.Series
@@ -155,9 +166,18 @@ def perturbation_scores(
 
     Examples
     --------
-    >>> test = adata[split.cells(adata, "test")]  # doctest: +SKIP
-    >>> scores = scgpt.metrics.perturbation_scores(test, predicted, reference=train)  # doctest: +SKIP
-    >>> scores.overall["pearson_centroid_delta"]  # doctest: +SKIP
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:120].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 40  # made up
+    >>> train, test = adata[:60], adata[60:]
+    >>> predicted = scgpt.metrics.baselines.additive(train, ["CD79A", "NKG7"])  # or scgpt.tl.perturb
+    >>> scores = scgpt.metrics.perturbation_scores(test, predicted, reference=train)
+    >>> scores.overall.index[:3].tolist(), scores.per_perturbation["n_cells"].tolist()
+    (['pearson', 'pearson_delta', 'pearson_delta_top20'], [20, 20])
+    >>> bool(scores.overall["pearson"] > 0.9)  # as that of no change at all is
+    True
     """
     check_n_top(n_top)
     groups = PerturbationGroups.of(observed, perturbation_key, control, sep)

@@ -54,8 +54,17 @@ class PerturbationSplit:
 
     Examples
     --------
-    >>> split = PerturbationSplit.simulation(adata.obs["perturbation"].unique())  # doctest: +SKIP
-    >>> train, test = adata[split.cells(adata, "train")], adata[split.cells(adata, "test")]  # doctest: +SKIP
+    >>> import anndata
+    >>> import pandas as pd
+    >>> from scgpt.metrics import PerturbationSplit
+    >>> names = ["control", "A", "B", "C", "D", "A+B", "C+D", "A+C", "B+D"]
+    >>> adata = anndata.AnnData(obs=pd.DataFrame({"perturbation": names}, index=names))
+    >>> split = PerturbationSplit.simulation(adata.obs["perturbation"].unique())
+    >>> {group: len(names) for group, names in split.groups.items()}
+    {'unseen_double_seen0': 1, 'unseen_double_seen1': 1, 'unseen_single': 1}
+    >>> train, test = adata[split.cells(adata, "train")], adata[split.cells(adata, "test")]
+    >>> set(train.obs_names) & set(test.obs_names)
+    {'control'}
     """
 
     train: tuple[str, ...]
@@ -106,10 +115,23 @@ class PerturbationSplit:
         sep
             Between the genes of one perturbation.
 
+        Returns
+        -------
+        The split.
+
         Raises
         ------
         ValueError
             When a name is given twice, is missing or makes no sense, or nothing is left for training.
+
+        Examples
+        --------
+        >>> from scgpt.metrics import PerturbationSplit
+        >>> split = PerturbationSplit.by_perturbation(
+        ...     ["control", "A", "B", "C", "A+B", "B+C"], test_size=0.4, validation_size=0
+        ... )
+        >>> len(split.train), len(split.validation), len(split.test)
+        (3, 0, 2)
         """
         everything = _shuffled(_perturbations(names, control, sep), seed)
         n_test, n_validation = (_number(len(everything), size) for size in _sizes(test_size, validation_size))
@@ -155,10 +177,21 @@ class PerturbationSplit:
         sep
             As in :meth:`by_perturbation`.
 
+        Returns
+        -------
+        The split.
+
         Raises
         ------
         ValueError
             As :meth:`by_perturbation`.
+
+        Examples
+        --------
+        >>> from scgpt.metrics import PerturbationSplit
+        >>> split = PerturbationSplit.simulation(["A", "B", "C", "D", "A+B", "C+D"], test_size=0.25, validation_size=0)
+        >>> [name for name in split.train if set(name.split("+")) & set(split.groups["unseen_single"])]
+        []
         """
         genes_of = {name: perturbed_by(name, control=control, sep=sep) for name in _perturbations(names, control, sep)}
         left = _shuffled(genes_of, seed)
@@ -199,10 +232,21 @@ class PerturbationSplit:
         sep
             Between the genes of one perturbation.
 
+        Returns
+        -------
+        The split; ``groups`` are those of its test.
+
         Raises
         ------
         ValueError
             When a name is given twice, is missing or makes no sense.
+
+        Examples
+        --------
+        >>> from scgpt.metrics import PerturbationSplit
+        >>> split = PerturbationSplit.from_names(train=["A", "B"], test=["B+A", "C"])
+        >>> split.groups
+        {'unseen_double_seen2': ('A+B',), 'unseen_single': ('C',)}
         """
         train, validation, test = (_perturbations(names, control, sep) for names in (train, validation, test))
         return cls._of(train, validation, test, {"kind": "from_names", "control": control, "sep": sep})
@@ -266,6 +310,16 @@ class PerturbationSplit:
             When the column is not there.
         ValueError
             When cells have no perturbation, or one that is unknown.
+
+        Examples
+        --------
+        >>> import anndata
+        >>> import pandas as pd
+        >>> from scgpt.metrics import PerturbationSplit
+        >>> obs = pd.DataFrame({"perturbation": ["control", "A", "B+A"]}, index=["a", "b", "c"])
+        >>> split = PerturbationSplit.from_names(train=["A"], test=["A+B"])
+        >>> split.of(anndata.AnnData(obs=obs)).tolist()
+        ['control', 'train', 'test']
         """
         codes, given = named_codes_of(adata, perturbation_key, "perturbation")
         part_of = {name: part for part in _PARTS for name in getattr(self, part)} | {self.control: "control"}
@@ -309,6 +363,16 @@ class PerturbationSplit:
             As :meth:`of`.
         ValueError
             As :meth:`of`, and when there is no such part.
+
+        Examples
+        --------
+        >>> import anndata
+        >>> import pandas as pd
+        >>> from scgpt.metrics import PerturbationSplit
+        >>> obs = pd.DataFrame({"perturbation": ["control", "A", "B+A"]}, index=["a", "b", "c"])
+        >>> split = PerturbationSplit.from_names(train=["A"], test=["A+B"])
+        >>> split.cells(anndata.AnnData(obs=obs), "train").tolist()
+        [True, True, False]
         """
         if part not in _PARTS:
             raise ValueError(f"part has to be one of {list(_PARTS)}, and is {part!r}.")
@@ -328,6 +392,13 @@ class PerturbationSplit:
             When the file is not there.
         ValueError
             When it holds no split.
+
+        Examples
+        --------
+        >>> from scgpt.metrics import PerturbationSplit
+        >>> PerturbationSplit.from_names(train=["A"], test=["A+B"]).save("split.json")
+        >>> PerturbationSplit.load("split.json").test
+        ('A+B',)
         """
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))

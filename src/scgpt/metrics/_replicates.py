@@ -89,6 +89,16 @@ def replicate_ceiling(
     -----
     UserWarning
         When perturbations are left out, since they have fewer than 4 cells.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> ceiling = scgpt.metrics.replicate_ceiling(adata, n_splits=2)
+    >>> ceiling.per_perturbation["n_cells"].tolist()
+    [10.0, 10.0]
     """
     check_n_top(n_top)
     if n_splits < 1:

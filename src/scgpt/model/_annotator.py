@@ -84,10 +84,16 @@ class SCGPTAnnotator(SCGPT):
 
     Examples
     --------
-    >>> SCGPTAnnotator.setup_anndata(adata, labels_key="cell_type")  # doctest: +SKIP
-    >>> model = SCGPTAnnotator(adata)  # or from_pretrained("whole-human", adata)  # doctest: +SKIP
-    >>> model.train()  # doctest: +SKIP
-    >>> query.obs["cell_type"] = model.predict(query)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> from scgpt.model import SCGPTAnnotator
+    >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()[:, :100]
+    >>> known, query = adata[:80].copy(), adata[80:90].copy()
+    >>> SCGPTAnnotator.setup_anndata(known, labels_key="bulk_labels")
+    >>> model = SCGPTAnnotator(known, d_model=32, n_heads=2)  # or from_pretrained("whole-human", known)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> query.obs["cell_type"] = model.predict(query, progress_bar=False)
+    >>> model.predict(query, soft=True, progress_bar=False).shape, len(model.labels)
+    ((10, 9), 9)
     """
 
     def __init__(

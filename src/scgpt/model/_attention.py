@@ -42,6 +42,16 @@ class GeneAttention:
         ``j`` on ``i``. Mean over the cells of the group in which both are tokens; NaN where there are none.
     n_both
         ``(G, n, n)`` int32, how many these are.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> from scgpt.model import SCGPT
+    >>> adata = sc.datasets.pbmc68k_reduced()[:20].raw.to_adata()
+    >>> model = SCGPT.from_pretrained("mini")
+    >>> attention = model.get_gene_attention(["CD74", "HLA-DRA", "LYZ"], adata, progress_bar=False)
+    >>> attention.genes, attention.groups, attention.n_cells.tolist(), attention.influence.shape
+    (('CD74', 'HLA-DRA', 'LYZ'), ('all',), [20], (1, 3, 3))
     """
 
     genes: tuple[str, ...]
@@ -111,6 +121,16 @@ class AttentionMixin(EmbeddingMixin):
             When ``adata`` did not measure a gene, a gene is named twice, or no cell has a group.
         IndexError
             When there is no such layer or head.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:20].raw.to_adata()
+        >>> model = SCGPT.from_pretrained("mini")
+        >>> attention = model.get_gene_attention(["CD74", "LYZ"], adata, groups=adata.obs["phase"], progress_bar=False)
+        >>> attention.groups, attention.influence.shape
+        (('G1', 'G2M', 'S'), (3, 2, 2))
         """
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

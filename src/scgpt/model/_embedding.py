@@ -119,6 +119,14 @@ class EmbeddingMixin:
             When a layer or column is not there.
         MemoryError
             When a single cell does not fit into the memory of the device.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+        >>> SCGPT.from_pretrained("mini").get_latent_representation(adata, progress_bar=False).shape
+        (10, 64)
         """
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)
@@ -290,6 +298,12 @@ class EmbeddingMixin:
         ------
         KeyError
             When a gene is not in the vocabulary.
+
+        Examples
+        --------
+        >>> from scgpt.model import SCGPT
+        >>> SCGPT.from_pretrained("mini").get_gene_embeddings(["CD3D", "CD79A"]).shape
+        (2, 64)
         """
         names = list(self.vocab.genes) if genes is None else [str(g) for g in genes]
         ids = self._gene_ids(names)
@@ -310,7 +324,17 @@ class EmbeddingMixin:
         gene_key: str | None = None,
         gene_mapping: Mapping[str, str] | pd.Series | str | Path | None = None,
     ) -> GeneMatch:
-        """Report which genes of a data set the model knows, as :func:`scgpt.data.match_genes` does."""
+        """Report which genes of a data set the model knows, as :func:`scgpt.data.match_genes` does.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()
+        >>> match = SCGPT.from_pretrained("mini").match(adata)
+        >>> match.n_genes, len(match.unmatched)
+        (764, 1)
+        """
         adata = self._given_or_own(adata)
         args = self.registry.get("setup_args", {})
         registered = args.get("gene_key")  # a column that other data sets need not have

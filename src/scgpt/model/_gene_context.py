@@ -74,6 +74,15 @@ class GeneContextMixin(EmbeddingMixin):
             When a gene is not in the vocabulary.
         ValueError
             As :meth:`get_latent_representation`.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+        >>> model = SCGPT.from_pretrained("mini")
+        >>> model.get_contextual_gene_embeddings(adata, ["CD74", "LYZ"], progress_bar=False).shape
+        (2, 64)
         """
         adata = self._given_or_own(adata)
         match = match or self.match(adata, gene_key=gene_key, gene_mapping=gene_mapping)

@@ -72,10 +72,22 @@ class MultiSCGPT(TranslationMixin, BaseSCGPT):
 
     Examples
     --------
-    >>> MultiSCGPT.setup_mudata(mdata, batch_key="donor")  # doctest: +SKIP
-    >>> model = MultiSCGPT(mdata)  # doctest: +SKIP
-    >>> model.train(max_epochs=30)  # doctest: +SKIP
-    >>> mdata.obsm["X_scGPT"] = model.get_latent_representation()  # doctest: +SKIP
+    >>> import anndata
+    >>> import mudata
+    >>> import numpy as np
+    >>> from scgpt.model import MultiSCGPT
+    >>> rng = np.random.default_rng(0)
+    >>> rna = anndata.AnnData(rng.poisson(1.0, (40, 30)).astype("float32"))  # made up
+    >>> rna.var_names = [f"GENE{i}" for i in range(30)]
+    >>> protein = anndata.AnnData(rng.poisson(5.0, (40, 6)).astype("float32"))
+    >>> protein.var_names = [f"CD{i}" for i in range(6)]
+    >>> mdata = mudata.MuData({"rna": rna, "prot": protein})
+    >>> MultiSCGPT.setup_mudata(mdata)
+    >>> model = MultiSCGPT(mdata, n_layers=1, d_model=32, n_heads=2)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> mdata.obsm["X_scGPT"] = model.get_latent_representation(progress_bar=False)
+    >>> mdata.obsm["X_scGPT"].shape, model.get_latent_representation(modality="rna", progress_bar=False).shape
+    ((40, 32), (40, 32))
     """
 
     _setup_method = "setup_mudata"

@@ -74,6 +74,11 @@ class PersistenceMixin:
             Fields of :class:`~scgpt.nn.ScGPTConfig` to change, such as ``n_classes``; ``n_conditions`` is that of
             ``adata``, if it has conditions.
 
+        Returns
+        -------
+        The model, with ``adata`` as its data; its ``load_report`` tells which parts came out of the file and which
+        started anew.
+
         Raises
         ------
         FileNotFoundError
@@ -85,8 +90,18 @@ class PersistenceMixin:
 
         Examples
         --------
-        >>> model = SCGPT.from_pretrained("whole-human")  # doctest: +SKIP
-        >>> adata.obsm["X_scGPT"] = model.get_latent_representation(adata)  # doctest: +SKIP
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+        >>> model = SCGPT.from_pretrained("mini")  # or "whole-human", which is downloaded once
+        >>> adata.obsm["X_scGPT"] = model.get_latent_representation(adata, progress_bar=False)
+
+        To train on from there, on cells of one's own:
+
+        >>> SCGPT.setup_anndata(adata)
+        >>> model = SCGPT.from_pretrained("mini", adata)
+        >>> model.load_report.fresh  # nothing starts from random weights
+        ()
         """
         setup = None
         if adata is not None:
@@ -132,6 +147,14 @@ class PersistenceMixin:
             When there are no data to save.
         OSError
             When the disk is full or the folder cannot be written to; a model that was there stays.
+
+        Examples
+        --------
+        >>> import os
+        >>> from scgpt.model import SCGPT
+        >>> SCGPT.from_pretrained("mini").save("copy")
+        >>> sorted(os.listdir("copy"))
+        ['config.json', 'model.safetensors', 'registry.json', 'vocab.json']
         """
         if anndata_write_kwargs and not save_anndata:
             raise TypeError(f"save() does not know {sorted(anndata_write_kwargs)}.")
@@ -186,6 +209,10 @@ class PersistenceMixin:
         device
             As in Lightning.
 
+        Returns
+        -------
+        The model, with its data where there are some.
+
         Raises
         ------
         FileNotFoundError
@@ -193,6 +220,16 @@ class PersistenceMixin:
         ValueError
             When a file is damaged, or the model is of another class; when ``adata`` has batches or labels that the
             model was not trained on.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+        >>> SCGPT.setup_anndata(adata)
+        >>> SCGPT.from_pretrained("mini", adata).save("model", save_anndata=True)
+        >>> SCGPT.load("model").adata.shape
+        (10, 765)
         """
         if not isinstance(adata, bool | None):
             cls._check_data(adata)

@@ -95,10 +95,17 @@ class SCGPTPerturbation(ResponseMixin, BaseSCGPT):
 
     Examples
     --------
-    >>> SCGPTPerturbation.setup_anndata(adata, "perturbation", control="non-targeting")  # doctest: +SKIP
-    >>> model = SCGPTPerturbation(adata)  # doctest: +SKIP
-    >>> model.train()  # doctest: +SKIP
-    >>> model.predict(["KLF1", "KLF1+GATA1"])  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> from scgpt.model import SCGPTPerturbation
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()[:, ["CD79A", "NKG7", "LYZ", "CD74", "CD3D"]].copy()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> SCGPTPerturbation.setup_anndata(adata, "perturbation")
+    >>> model = SCGPTPerturbation(adata, d_model=32, n_heads=2)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.predict(["CD79A", "CD79A+LYZ"], progress_bar=False).shape
+    (2, 5)
+    >>> model.trained_on
+    ['CD79A', 'NKG7']
     """
 
     _data_splitter_cls = PairDataModule

@@ -41,6 +41,13 @@ class PerturbationNames:
         Column of ``.obs`` with the direction in which genes were perturbed.
     directions
         Its categories.
+
+    Examples
+    --------
+    >>> from scgpt.model import PerturbationNames
+    >>> names = PerturbationNames(column="perturbation", control="ctrl", sep="+", treatments=("IFNB",))
+    >>> names.genes("KLF1+CEBPA"), names.genes("KLF1+ctrl"), names.n_conditions
+    (['CEBPA', 'KLF1'], ['KLF1'], 3)
     """
 
     column: str

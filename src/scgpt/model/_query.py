@@ -92,6 +92,10 @@ class QueryMixin:
         device
             As in Lightning.
 
+        Returns
+        -------
+        The model, with the query as its data.
+
         Raises
         ------
         TypeError
@@ -106,9 +110,18 @@ class QueryMixin:
 
         Examples
         --------
-        >>> query = SCGPT.load_query_data(new_cells, "reference_model")  # doctest: +SKIP
-        >>> query.train(max_epochs=20)  # doctest: +SKIP
-        >>> new_cells.obsm["X_scGPT"] = query.get_latent_representation()  # doctest: +SKIP
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:90].raw.to_adata()[:, :100].copy()
+        >>> adata.obs["donor"] = ["1", "2", "3"] * 30  # made up
+        >>> reference, query = adata[adata.obs["donor"] != "3"].copy(), adata[adata.obs["donor"] == "3"].copy()
+        >>> SCGPT.setup_anndata(reference, batch_key="donor")
+        >>> model = SCGPT(reference, n_layers=1, d_model=32, n_heads=2, batch_embedding=True, input_norm="domain")
+        >>> model.train(max_epochs=1, enable_progress_bar=False)
+        >>> extended = SCGPT.load_query_data(query, model)
+        >>> extended.load_report.new_batches
+        ('3',)
+        >>> query.obsm["X_scGPT"] = extended.get_latent_representation(progress_bar=False)
         """
         check_anndata(adata)
         if adata.is_view:

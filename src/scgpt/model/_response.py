@@ -47,6 +47,15 @@ class PredictedProfiles:
         ``(n_cells, n_genes)`` float32.
     control
         ``(n_cells, n_genes)`` float32, of the control cells that it is predicted from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.model import PredictedProfiles
+    >>> control, predicted = np.ones((3, 2), np.float32), np.full((3, 2), 1.5, np.float32)
+    >>> profiles = PredictedProfiles("KLF1", predicted=predicted, control=control)
+    >>> (profiles.predicted - profiles.control).mean(0).tolist()  # the mean change of two genes
+    [0.5, 0.5]
     """
 
     name: str

@@ -66,10 +66,18 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
 
     Examples
     --------
-    >>> SCGPT.setup_anndata(adata, layer="counts")  # doctest: +SKIP
-    >>> model = SCGPT(adata)  # doctest: +SKIP
-    >>> model.train(max_epochs=30)  # doctest: +SKIP
-    >>> adata.obsm["X_scGPT"] = model.get_latent_representation()  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> from scgpt.model import SCGPT
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()[:, :100].copy()  # log-normalised values, or counts
+    >>> SCGPT.setup_anndata(adata)
+    >>> model = SCGPT(adata, n_layers=2, d_model=32, n_heads=2)  # a small network, from random weights
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> adata.obsm["X_scGPT"] = model.get_latent_representation(progress_bar=False)
+    >>> adata.obsm["X_scGPT"].shape
+    (60, 32)
+    >>> model.save("model")
+    >>> SCGPT.load("model", adata=False).vocab == model.vocab
+    True
     """
 
     @classmethod
@@ -127,6 +135,15 @@ class SCGPT(AttentionMixin, GeneContextMixin, GenerationMixin, QueryMixin, BaseS
             When a layer or column is not there.
         ValueError
             When a cell lacks its batch or label, no gene or cell has a condition, or a GMT file is damaged.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+        >>> SCGPT.setup_anndata(adata, batch_key="phase", labels_key="bulk_labels")
+        >>> SCGPT(adata, n_layers=1, d_model=32, n_heads=2, batch_embedding=True).module.network.config.n_batches
+        3
         """
         check_anndata(adata)
         if adata.is_view:

@@ -165,6 +165,17 @@ class TrainingMixin:
             from the last state in ``checkpoints``.
         MemoryError
             When a batch does not fit into memory and cannot be trained on in parts.
+
+        Examples
+        --------
+        >>> import scanpy as sc
+        >>> from scgpt.model import SCGPT
+        >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()[:, :100].copy()
+        >>> SCGPT.setup_anndata(adata)
+        >>> model = SCGPT(adata, n_layers=1, d_model=32, n_heads=2)
+        >>> model.train(max_epochs=2, objectives={"gep": 1, "ecs": 10}, checkpoints="run", enable_progress_bar=False)
+        >>> model.history["validation_loss"].shape  # the same call after a crash goes on from "run"
+        (2, 1)
         """
         if self.adata is None:
             raise ValueError(

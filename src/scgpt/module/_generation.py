@@ -52,7 +52,29 @@ def generate(
     Returns
     -------
     ``(T,)`` float32, the values of unknown tokens; those of known tokens are as they were.
+
+    Raises
+    ------
+    ValueError
+        When there is no round, the network has no such head or embedding, or the batch does not say what is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.module import generate
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> network = ScGPTNetwork(ScGPTConfig(**sizes, n_flags=2)).eval()
+    >>> genes, values = torch.tensor([99, 3, 5, 7]), torch.tensor([-2.0, 4.0, 0.0, 0.0])  # 99 is <cls>
+    >>> unknown = torch.tensor([False, False, True, True])
+    >>> cell = TokenBatch(genes, values, torch.tensor([0, 4]), torch.tensor([0]), unknown=unknown)
+    >>> generated = generate(network, cell, n_rounds=2, bounds=(1.0, 50.0))
+    >>> generated[:2].tolist(), bool((generated[2:] >= 1).all())
+    ([-2.0, 4.0], True)
     """
+    if n_rounds < 1:
+        raise ValueError(f"n_rounds must be at least 1, not {n_rounds}.")
     if share is None:
         return _in_rounds(network, batch, n_rounds, cell_prompt, bounds)
     kept = ~_unknown(batch) | (_probability(network, batch, cell_prompt, share) > thresholds)

@@ -26,10 +26,25 @@ def make_objectives(
     given
         ``["gep", "gepc"]``, ``{"gep": 1, "ecs": 10}``, ``{"ecs": {"weight": 10, "beta": 0.6}}``, or objects.
 
+    Returns
+    -------
+    The objectives, in the order given; of ``gen`` its three parts.
+
     Raises
     ------
     ValueError
         When a name or setting is unknown, a name stands twice, or there is none.
+
+    Examples
+    --------
+    >>> from scgpt.module import make_objectives
+    >>> [
+    ...     (objective.name, objective.weight)
+    ...     for objective in make_objectives({"gep": 1, "ecs": {"weight": 10, "beta": 0.6}})
+    ... ]
+    [('gep', 1), ('ecs', 10)]
+    >>> [objective.name for objective in make_objectives(["gen"])]
+    ['gen_gene_prompt', 'gen_gepc', 'gen_cell_prompt']
     """
     entries: Iterable[tuple[str | Objective, Any]]
     entries = given.items() if isinstance(given, Mapping) else [(entry, {}) for entry in given]

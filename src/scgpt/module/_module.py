@@ -29,6 +29,20 @@ class ScGPTModule(BaseModuleClass):
     ----------
     objectives
         What :meth:`loss` sums; set by training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, mask_values
+    >>> from scgpt.module import ScGPTModule, make_objectives
+    >>> from scgpt.nn import ScGPTConfig
+    >>> module = ScGPTModule(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> module.objectives = make_objectives({"gep": 1, "gepc": 1})
+    >>> genes, values = torch.tensor([99, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 99 is <cls>
+    >>> batch = TokenBatch(genes, values, offsets=torch.tensor([0, 3]), cell_index=torch.tensor([0]))
+    >>> _, _, losses = module(mask_values(batch, 0.5))
+    >>> sorted(losses.extra_metrics)
+    ['gep', 'gepc']
     """
 
     def __init__(self, config: ScGPTConfig):

@@ -33,6 +33,19 @@ class Objective(ABC):
     ----------
     weight
         Its factor in the sum.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from scgpt.module import Objective
+    >>> @dataclass(frozen=True)
+    ... class Spread(Objective):
+    ...     name = "spread"
+    ...
+    ...     def __call__(self, out, batch):
+    ...         return -out.cells.var(0).mean()
+    >>> Spread(weight=0.1)  # for the objectives of a model's train
+    Spread(weight=0.1)
     """
 
     name: ClassVar[str]
@@ -85,6 +98,18 @@ class Gep(Objective):
 
     Mean squared error, as in the authors' code; where the network's head chooses among bins (``gep_bins``),
     cross-entropy, as in their preprint.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, mask_values
+    >>> from scgpt.module import Gep
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, values = torch.tensor([9, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 9 is <cls>
+    >>> batch = mask_values(TokenBatch(genes, values, torch.tensor([0, 3]), torch.tensor([0])), 0.5)
+    >>> out = NetworkOutput(tokens=None, cells=torch.zeros(1, 8), gep=values + 2)  # each prediction is 2 too high
+    >>> float(Gep()(out, batch))
+    4.0
     """
 
     name = "gep"
@@ -102,7 +127,20 @@ class Gep(Objective):
 
 
 class Gepc(Objective):
-    """The same values from the cell embedding and the gene's query."""
+    """The same values from the cell embedding and the gene's query.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, mask_values
+    >>> from scgpt.module import Gepc
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, values = torch.tensor([9, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 9 is <cls>
+    >>> batch = mask_values(TokenBatch(genes, values, torch.tensor([0, 3]), torch.tensor([0])), 0.5)
+    >>> out = NetworkOutput(tokens=None, cells=torch.zeros(1, 8), gepc=values + 2)  # each prediction is 2 too high
+    >>> float(Gepc()(out, batch))
+    4.0
+    """
 
     name = "gepc"
     heads = ("gepc",)
@@ -122,6 +160,18 @@ class Zero(Objective):
     Where zeros are tokens, that of masked genes, by every expression decoder that is on. Where zeros are left out,
     every token is expressed and tells nothing: then that of all measured genes, from the cell embedding. Each modality
     that a cell has counts as much as another, however few its features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch, mask_values
+    >>> from scgpt.module import Zero
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, values = torch.tensor([9, 3, 5]), torch.tensor([-2.0, 0.0, 4.0])  # 9 is <cls>
+    >>> batch = mask_values(TokenBatch(genes, values, torch.tensor([0, 3]), torch.tensor([0])), 0.5)
+    >>> out = NetworkOutput(tokens=None, cells=torch.zeros(1, 8), zero=torch.full((3,), 0.5))
+    >>> round(float(Zero()(out, batch)), 3)  # the logarithm of 2
+    0.693
     """
 
     name = "zero"
@@ -147,6 +197,18 @@ class Levels(Objective):
 
     Unlike ``gepc`` it asks of genes that were dropped from the tokens, too. The error is relative to the highest value of
     the cell, so that it does not depend on the number of bins.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.module import Levels
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, values = torch.tensor([9, 3]), torch.tensor([-2.0, 4.0])  # 9 is <cls>
+    >>> batch = TokenBatch(genes, values, torch.tensor([0, 2]), torch.tensor([0]), levels=torch.tensor([[4.0, 0.0]]))
+    >>> out = NetworkOutput(tokens=None, cells=torch.zeros(1, 8), levels=torch.tensor([[2.0, 7.0]]))
+    >>> float(Levels()(out, batch))  # half of the highest value, squared; the second gene is not expressed
+    0.25
     """
 
     name = "levels"
@@ -165,6 +227,18 @@ class PerturbGep(Objective):
     """Expression of all genes after a perturbation, from the affine decoder: mean squared error.
 
     The true values are those of a perturbed cell, and the values read those of a control cell, another one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.module import PerturbGep
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, values = torch.tensor([9, 3]), torch.tensor([0.0, 1.5])  # 9 is <cls>
+    >>> asked = {"targets": torch.tensor([0.0, 2.5]), "predict": torch.tensor([False, True])}
+    >>> batch = TokenBatch(genes, values, torch.tensor([0, 2]), torch.tensor([0]), **asked)
+    >>> float(PerturbGep()(NetworkOutput(tokens=None, cells=torch.zeros(1, 8), perturb_gep=values), batch))
+    1.0
     """
 
     name = "perturb_gep"
@@ -189,6 +263,17 @@ class Ecs(Objective):
         Its factor in the sum.
     beta
         Cosine above which cells are drawn together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.module import Ecs
+    >>> from scgpt.nn import NetworkOutput
+    >>> batch = TokenBatch(torch.tensor([9, 9]), torch.zeros(2), torch.tensor([0, 1, 2]), torch.arange(2))
+    >>> out = NetworkOutput(tokens=None, cells=torch.tensor([[1.0, 0.0], [2.0, 0.0]]))  # two cells of one direction
+    >>> round(float(Ecs(beta=0.8)(out, batch)), 2)
+    0.66
     """
 
     name = "ecs"
@@ -202,7 +287,22 @@ class Ecs(Objective):
 
 
 class Dar(Objective):
-    """The adversary's cross-entropy for the experimental batch; its gradient reaches the encoder reversed."""
+    """The adversary's cross-entropy for the experimental batch; its gradient reaches the encoder reversed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.module import Dar
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, offsets, labels = torch.tensor([9, 9]), torch.tensor([0, 1, 2]), torch.tensor([0, 1])
+    >>> batch = TokenBatch(genes, torch.zeros(2), offsets, torch.arange(2), batch_labels=labels)
+    >>> out = NetworkOutput(
+    ...     tokens=None, cells=torch.zeros(2, 8), dar=torch.zeros(2, 2)
+    ... )  # it cannot tell the batches apart
+    >>> round(float(Dar()(out, batch)), 3)
+    0.693
+    """
 
     name = "dar"
     heads = ("dar",)
@@ -222,6 +322,18 @@ class Cls(Objective):
         Its factor in the sum.
     class_weights
         Factor of each type's cells; by default 1 for all.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.module import Cls
+    >>> from scgpt.nn import NetworkOutput
+    >>> genes, offsets, labels = torch.tensor([9, 9]), torch.tensor([0, 1, 2]), torch.tensor([0, 1])
+    >>> batch = TokenBatch(genes, torch.zeros(2), offsets, torch.arange(2), labels=labels)
+    >>> out = NetworkOutput(tokens=None, cells=torch.zeros(2, 8), cls=torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
+    >>> round(float(Cls()(out, batch)), 3)
+    0.0
     """
 
     name = "cls"

@@ -38,7 +38,26 @@ def attention(
     Returns
     -------
     As many rows as there are queries.
+
+    Raises
+    ------
+    ValueError
+        When there is no such backend.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import attention
+    >>> genes = torch.tensor([9, 1, 2, 9, 3])  # two cells of three and two tokens
+    >>> batch = TokenBatch(genes, torch.ones(5), offsets=torch.tensor([0, 3, 5]), cell_index=torch.arange(2))
+    >>> q, k, v = torch.randn(3, 5, 2, 4)  # tokens, heads, width of a head
+    >>> out = attention(q, k, v, batch)
+    >>> torch.allclose(out[3:], attention(q[3:], k[3:], v[3:], batch.cells(1, 2)), atol=1e-5)  # each cell by itself
+    True
     """
+    if backend not in {"auto", *BACKENDS}:
+        raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}, not {backend!r}.")
     function = BACKENDS[fastest(q_THE, dropout) if backend == "auto" else backend]
     attend = partial(function, dropout=dropout, scale=q_THE.shape[-1] ** -0.5)
     queries = batch if len(q_THE) == batch.n_tokens else batch.cls_tokens

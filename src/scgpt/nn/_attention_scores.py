@@ -47,8 +47,25 @@ def rank_normalised(scores_LL: Tensor) -> Tensor:
     Returns
     -------
     ``(L, L)`` float32 of (rank + 1/2) / L, in (0, 1); the mean of each column is 1/2.
+
+    Raises
+    ------
+    ValueError
+        When the matrix is not square.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.nn import rank_normalised
+    >>> scores = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.1, 0.3, 0.6]])
+    >>> rank_normalised(scores).argmax(0)  # which gene attends most to each
+    tensor([0, 1, 2])
+    >>> torch.allclose(rank_normalised(scores).mean(0), torch.tensor(0.5))
+    True
     """
     n = len(scores_LL)
+    if scores_LL.shape != (n, n):
+        raise ValueError(f"Scores are of genes by the same genes, not of shape {tuple(scores_LL.shape)}.")
     # column_LL[i, k] is the column that has rank k in row i.
     column_LL = scores_LL.argsort(dim=1, stable=True)
     place_LL = column_LL * n + torch.arange(n, device=column_LL.device)

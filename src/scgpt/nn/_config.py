@@ -98,6 +98,15 @@ class ScGPTConfig:
     ------
     ValueError
         When sizes or switches do not fit each other.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig
+    >>> config = ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16)
+    >>> config.heads, config.changed(n_classes=3).heads
+    (('gep', 'gepc', 'levels'), ('gep', 'gepc', 'levels', 'cls'))
+    >>> ScGPTConfig.from_dict(config.to_dict()) == config
+    True
     """
 
     n_tokens: int

@@ -43,10 +43,15 @@ class ScGPTNetwork(nn.Module):
 
     Examples
     --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
     >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
-    >>> batch = TokenBatch.from_padded(torch.tensor([[3, 5]]), torch.ones(1, 2), torch.zeros(1, 2, dtype=bool))
-    >>> network(batch, heads=["gep"]).gep.shape
-    torch.Size([2])
+    >>> genes, values = torch.tensor([99, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 99 is <cls>
+    >>> batch = TokenBatch(genes, values, offsets=torch.tensor([0, 3]), cell_index=torch.tensor([0]))
+    >>> out = network(batch, heads=["gep"])
+    >>> out.cells.shape, out.tokens.shape, out.gep.shape
+    (torch.Size([1, 16]), torch.Size([3, 16]), torch.Size([3]))
     """
 
     def __init__(self, config: ScGPTConfig):
@@ -172,6 +177,17 @@ class ScGPTNetwork(nn.Module):
             When tokens are unknown.
         IndexError
             When the network has no such layer.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from scgpt.data import TokenBatch
+        >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+        >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+        >>> genes, values = torch.tensor([99, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 99 is <cls>
+        >>> batch = TokenBatch(genes, values, offsets=torch.tensor([0, 3]), cell_index=torch.tensor([0]))
+        >>> [tuple(scores.shape) for scores in network.attention_scores(batch)]  # heads, tokens, tokens
+        [(2, 3, 3)]
         """
         self._check(batch, ())
         if batch.unknown is not None:

@@ -41,6 +41,20 @@ class NetworkOutput:
     attention
         ``(T,)`` share of the last layer's attention that ``<cls>`` gives to each token of its cell, the mean over heads; of
         an unknown token, what it would give if this one alone were known, too. None where it was not asked for.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+    >>> network = ScGPTNetwork(
+    ...     ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16, n_classes=3)
+    ... )
+    >>> genes, values = torch.tensor([99, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 99 is <cls>
+    >>> batch = TokenBatch(genes, values, offsets=torch.tensor([0, 3]), cell_index=torch.tensor([0]))
+    >>> out = network(batch, heads=["cls"])
+    >>> out.cls.shape, out.gep is None
+    (torch.Size([1, 3]), True)
     """
 
     tokens: Tensor | None

@@ -25,7 +25,23 @@ def start_from_genes(network: ScGPTNetwork) -> None:
     ----------
     network
         Changed in place. Its layers have to leave the stream as it is where they add nothing: ``norm="pre"``.
+
+    Raises
+    ------
+    ValueError
+        When it has another norm.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_from_genes
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> network = ScGPTNetwork(ScGPTConfig(**sizes, norm="pre"))
+    >>> start_from_genes(network)
+    >>> float(network.layers[0].attention.out.weight.abs().max())
+    0.0
     """
+    if network.config.norm != "pre":
+        raise ValueError(f"Layers are the identity where norm='pre', and not with norm={network.config.norm!r}.")
     for name, weights in network.layers.named_parameters():
         if ".attention.out." in name or name.split(".")[1:3] == ["feed_forward", _LAST_OF_FEED_FORWARD]:
             nn.init.zeros_(weights)
@@ -47,6 +63,12 @@ def start_at_value(network: ScGPTNetwork, value: float) -> None:
         Changed in place, unless its head is of another kind.
     value
         Mean of what there is to predict.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, start_at_value
+    >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> start_at_value(network, 25.0)  # the mean of bins from 0 to 50
     """
     if type(network.gep) is ExpressionHead:
         nn.init.constant_(network.gep.value[-1].get_parameter("bias"), value)

@@ -34,7 +34,24 @@ def add_genes(
     Returns
     -------
     Config and weights of the larger network.
+
+    Raises
+    ------
+    ValueError
+        When the number is below 0.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_genes
+    >>> config = ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16)
+    >>> larger, weights = add_genes(config, ScGPTNetwork(config).state_dict(), 20)
+    >>> network = ScGPTNetwork(larger)
+    >>> network.load_state_dict(weights)
+    <All keys matched successfully>
+    >>> larger.n_tokens
+    120
     """
+    _check_number(n_new, "genes")
     name = "genes.embedding.weight"
     rows = state_dict[name]
     new = torch.randn(n_new, rows.shape[1], generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
@@ -63,7 +80,22 @@ def add_batches(
     Returns
     -------
     Config and weights of the larger network; tensors without new rows are those that were given.
+
+    Raises
+    ------
+    ValueError
+        When the number is below 0.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, add_batches
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> config = ScGPTConfig(**sizes, n_batches=2, batch_embedding=True)
+    >>> larger, weights = add_batches(config, ScGPTNetwork(config).state_dict(), 1)
+    >>> larger.n_batches, ScGPTNetwork(larger).load_state_dict(weights)
+    (3, <All keys matched successfully>)
     """
+    _check_number(n_new, "batches")
     larger = config.changed(n_batches=config.n_batches + n_new)
     with torch.device("meta"):  # asked for names and shapes alone
         shapes = {name: tensor.shape for name, tensor in ScGPTNetwork(larger).state_dict().items()}
@@ -73,6 +105,11 @@ def add_batches(
         new = _pooled_statistics(name, state_dict) if name.startswith("input_norm.") else rows.mean(0)
         grown[name] = torch.cat([rows, new.expand(n_new, *rows.shape[1:])])
     return larger, grown
+
+
+def _check_number(n_new: int, what: str) -> None:
+    if n_new < 0:
+        raise ValueError(f"The number of new {what} must be at least 0, not {n_new}.")
 
 
 def _pooled_statistics(name: str, state_dict: Mapping[str, Tensor]) -> Tensor:
@@ -97,6 +134,15 @@ def fix_all_but_new_batches(network: ScGPTNetwork, n_old: int) -> None:
         Changed in place.
     n_old
         How many batches are fixed, with all else.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, fix_all_but_new_batches
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> network = ScGPTNetwork(ScGPTConfig(**sizes, n_batches=3, batch_embedding=True))
+    >>> fix_all_but_new_batches(network, n_old=2)
+    >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    ['batches.embedding.weight']
     """
     network.n_fixed_batches = n_old
     network.requires_grad_(False)
@@ -123,6 +169,19 @@ def gather_statistics(network: ScGPTNetwork, batches: Iterable[TokenBatch]) -> N
     ------
     ValueError
         When the network does not normalise batches apart.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork, gather_statistics
+    >>> sizes = {"n_tokens": 100, "d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> network = ScGPTNetwork(ScGPTConfig(**sizes, n_batches=2, input_norm="domain"))
+    >>> genes, values = torch.tensor([99, 3, 5]), torch.tensor([-2.0, 1.0, 4.0])  # 99 is <cls>
+    >>> batch = TokenBatch(genes, values, torch.tensor([0, 3]), torch.tensor([0]), batch_labels=torch.tensor([1]))
+    >>> gather_statistics(network, [batch])
+    >>> network.input_norm.num_batches_tracked.tolist()
+    [0, 1]
     """
     norm = network.input_norm
     if not isinstance(norm, DomainNorm):

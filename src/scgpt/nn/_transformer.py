@@ -13,7 +13,24 @@ from ._config import ScGPTConfig
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a ReLU feed-forward block, each with a residual sum, a layer norm and dropout."""
+    """Self-attention and a ReLU feed-forward block, each with a residual sum, a layer norm and dropout.
+
+    Parameters
+    ----------
+    config
+        Sizes, dropout, and where the norms stand.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.data import TokenBatch
+    >>> from scgpt.nn import ScGPTConfig, TransformerLayer
+    >>> layer = TransformerLayer(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> genes = torch.tensor([9, 1, 2, 9, 3])  # two cells of three and two tokens
+    >>> batch = TokenBatch(genes, torch.ones(5), offsets=torch.tensor([0, 3, 5]), cell_index=torch.arange(2))
+    >>> layer(torch.randn(5, 16), batch).shape, layer(torch.randn(5, 16), batch, cls_only=True).shape
+    (torch.Size([5, 16]), torch.Size([2, 16]))
+    """
 
     def __init__(self, config: ScGPTConfig):
         super().__init__()

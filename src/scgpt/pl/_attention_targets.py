@@ -77,8 +77,12 @@ def attention_targets(
 
     Examples
     --------
-    >>> scgpt.tl.attention_network(adata, model, groupby="perturbation", control="control")  # doctest: +SKIP
-    >>> scgpt.pl.attention_targets(adata, "KLF1", group="KLF1")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> genes = ["CD74", "HLA-DRA", "LYZ", "CST3", "NKG7"]
+    >>> scgpt.tl.attention_network(adata, "mini", genes=genes, progress_bar=False)
+    >>> ax = scgpt.pl.attention_targets(adata, "CD74", show=False)
     """
     import matplotlib.pyplot as plt
 

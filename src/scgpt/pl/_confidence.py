@@ -67,6 +67,16 @@ def confidence(
         When a column or the probabilities are not there.
     ValueError
         When there is no confidence, or it is not one; when no cell was answered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()
+    >>> train = np.arange(adata.n_obs) % 2 == 0
+    >>> scgpt.metrics.baselines.knn_pca(adata, "bulk_labels", normalize=False, train=train)  # or scgpt.tl.annotate
+    >>> ax = scgpt.pl.confidence(adata[~train], "bulk_labels", "knn_pca", show=False)
     """
     import matplotlib.pyplot as plt
 

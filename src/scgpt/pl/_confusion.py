@@ -69,6 +69,14 @@ def confusion(
         When a column is not there.
     ValueError
         When a label or prediction is missing.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> scgpt.metrics.baselines.majority_class(adata, "bulk_labels", key_added="called")  # or scgpt.tl.annotate
+    >>> ax = scgpt.pl.confusion(adata, "bulk_labels", "called", show=False)
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt

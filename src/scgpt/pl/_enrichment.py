@@ -78,8 +78,12 @@ def enrichment(
 
     Examples
     --------
-    >>> scgpt.tl.enrich(adata, "h.all.v2024.1.Hs.symbols.gmt")  # doctest: +SKIP
-    >>> scgpt.pl.enrichment(adata, lists=["P1", "P4"], n_sets=5)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> sets = {"MHC class II": ["CD74", "HLA-DRA", "HLA-DRB1", "HLA-DPA1", "HLA-DPB1"]}  # or the path of a GMT file
+    >>> scgpt.tl.enrich(adata, sets, lists={"mine": ["HLA-DRA", "HLA-DRB1", "HLA-DPA1", "LYZ", "NKG7"]})
+    >>> ax = scgpt.pl.enrichment(adata, show=False)
     """
     import matplotlib.pyplot as plt
 

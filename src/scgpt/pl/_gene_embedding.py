@@ -99,8 +99,11 @@ def gene_embedding(
 
     Examples
     --------
-    >>> scgpt.tl.gene_programs(adata, model)  # doctest: +SKIP
-    >>> scgpt.pl.gene_embedding(adata, groupby="cell_type", label=["CD79A", "NKG7"])  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].raw.to_adata()
+    >>> scgpt.tl.gene_programs(adata, "mini", genes="all", n_runs=1, progress_bar=False)
+    >>> ax = scgpt.pl.gene_embedding(adata, groupby="bulk_labels", label=["CD79A", "NKG7"], show=False)
     """
     import matplotlib.pyplot as plt
 

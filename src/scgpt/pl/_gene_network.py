@@ -98,9 +98,11 @@ def gene_network(
 
     Examples
     --------
-    >>> scgpt.tl.gene_similarity(adata, model)  # doctest: +SKIP
-    >>> scgpt.pl.gene_network(adata, program="P3")  # doctest: +SKIP
-    >>> scgpt.pl.gene_network(adata, around="CD79A")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> scgpt.tl.gene_similarity(adata, "mini", genes="all", n_neighbors=5)
+    >>> ax = scgpt.pl.gene_network(adata, around="CD79A", show=False)
     """
     import matplotlib.pyplot as plt
 

@@ -55,6 +55,23 @@ def integration_scores(
     Returns
     -------
     The axes, unless the figure is shown.
+
+    Raises
+    ------
+    KeyError
+        When there is no column to sort by.
+    ValueError
+        When the table has no column of :func:`scgpt.metrics.integration_scores`.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].copy()
+    >>> table = scgpt.metrics.integration_scores(
+    ...     adata, "phase", "bulk_labels", ["X_pca", "X_umap"], resolutions=[0.5, 1.0]
+    ... )
+    >>> ax = scgpt.pl.integration_scores(table, show=False)
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt

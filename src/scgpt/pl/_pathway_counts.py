@@ -68,8 +68,12 @@ def pathway_counts(
 
     Examples
     --------
-    >>> scgpt.tl.compare_pathways(adata, model, "reactome.gmt", resolutions=[1, 5, 20, 50])  # doctest: +SKIP
-    >>> scgpt.pl.pathway_counts(adata)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::10].raw.to_adata()
+    >>> sets = {"cytotoxicity": ["NKG7", "GNLY", "GZMA", "GZMB", "GZMH", "PRF1", "CST7", "CTSW"]}  # or a GMT file
+    >>> scgpt.tl.compare_pathways(adata, "mini", sets, resolutions=[1, 5], genes="all", progress_bar=False)
+    >>> ax = scgpt.pl.pathway_counts(adata, show=False)
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator, NullLocator

@@ -109,8 +109,12 @@ def perturbation_response(
 
     Examples
     --------
-    >>> predicted = scgpt.tl.perturb(control_cells, "KLF1+CEBPA", model=model)  # doctest: +SKIP
-    >>> scgpt.pl.perturbation_response(adata, predicted, "KLF1+CEBPA")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> predicted = scgpt.metrics.baselines.mean_of_perturbations(adata, ["CD79A"])  # or scgpt.tl.perturb
+    >>> ax = scgpt.pl.perturbation_response(adata, predicted, "CD79A", n_genes=10, show=False)
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D

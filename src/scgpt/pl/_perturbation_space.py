@@ -100,11 +100,16 @@ def perturbation_space(
 
     Examples
     --------
-    >>> space = scgpt.tl.perturb(adata, genes, model=model, pairs=True)  # doctest: +SKIP
-    >>> sc.pp.pca(space, layer="delta")  # doctest: +SKIP
-    >>> sc.pp.neighbors(space), sc.tl.umap(space), sc.tl.leiden(space)  # doctest: +SKIP
-    >>> scgpt.tl.dominant_genes(space)  # doctest: +SKIP
-    >>> scgpt.pl.perturbation_space(space)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7", "LYZ"] * 15  # made up
+    >>> names = ["CD79A", "NKG7", "LYZ", "CD79A+NKG7", "CD79A+LYZ", "NKG7+LYZ"]
+    >>> space = scgpt.metrics.baselines.additive(adata, names)  # or scgpt.tl.perturb(..., pairs=True)
+    >>> sc.pp.pca(space, layer="delta", n_comps=2)  # of many perturbations sc.pp.neighbors and sc.tl.umap, too
+    >>> space.obs["leiden"] = ["0", "1", "2", "0", "0", "1"]  # or sc.tl.leiden(space)
+    >>> scgpt.tl.dominant_genes(space)
+    >>> ax = scgpt.pl.perturbation_space(space, basis="X_pca", show=False)
     """
     import matplotlib.pyplot as plt
     import pandas as pd

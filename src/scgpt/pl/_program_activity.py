@@ -86,9 +86,12 @@ def program_activity(
 
     Examples
     --------
-    >>> scgpt.tl.gene_programs(adata, model, groupby="cell_type")  # doctest: +SKIP
-    >>> scgpt.pl.program_activity(adata)  # doctest: +SKIP
-    >>> scgpt.pl.program_activity(adata, groupby="donor", standard_scale="program")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].raw.to_adata()
+    >>> scgpt.tl.gene_programs(adata, "mini", genes="all", groupby="bulk_labels", n_runs=1, progress_bar=False)
+    >>> ax = scgpt.pl.program_activity(adata, n_programs=10, show=False)
+    >>> ax = scgpt.pl.program_activity(adata, groupby="phase", standard_scale="program", show=False)
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt

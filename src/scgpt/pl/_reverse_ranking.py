@@ -78,8 +78,17 @@ def reverse_ranking(
 
     Examples
     --------
-    >>> ranking = scgpt.tl.reverse_perturb(adata, activated_cells, model=model)  # doctest: +SKIP
-    >>> scgpt.pl.reverse_ranking(ranking, truth="KLF1+CEBPA")  # doctest: +SKIP
+    >>> import pandas as pd
+    >>> import scgpt
+    >>> ranking = pd.DataFrame(  # as scgpt.tl.reverse_perturb returns it
+    ...     {
+    ...         "state": "",
+    ...         "rank": [1, 2, 3],
+    ...         "perturbation": ["CEBPA+KLF1", "KLF1", "TP73"],
+    ...         "similarity": [0.9, 0.7, 0.2],
+    ...     }
+    ... )
+    >>> ax = scgpt.pl.reverse_ranking(ranking, truth="KLF1+CEBPA", show=False)
     """
     import matplotlib.pyplot as plt
 

@@ -71,7 +71,21 @@ def join_modalities(
 
     Examples
     --------
-    >>> joint = scgpt.pp.join_modalities({"cite": cite, "multiome": multiome}, n_top_peaks=10_000)  # doctest: +SKIP
+    >>> import anndata
+    >>> import mudata
+    >>> import numpy as np
+    >>> import scgpt
+    >>> rng = np.random.default_rng(0)
+    >>> rna = anndata.AnnData(rng.poisson(1.0, (40, 30)).astype("float32"))  # counts, made up
+    >>> rna.var_names = [f"GENE{i}" for i in range(30)]
+    >>> protein = anndata.AnnData(rng.poisson(5.0, (40, 6)).astype("float32"))
+    >>> protein.var_names = [f"CD{i}" for i in range(6)]
+    >>> cite = mudata.MuData({"rna": rna, "prot": protein})
+    >>> joint = scgpt.pp.join_modalities({"cite": cite, "rna_only": rna[:10].copy()}, n_top_genes=20)
+    >>> joint.n_obs, {kind: modality.shape for kind, modality in joint.mod.items()}
+    (50, {'rna': (50, 20), 'protein': (40, 6)})
+    >>> joint.obs["batch"].value_counts().to_dict()
+    {'cite': 40, 'rna_only': 10}
     """
     from scgpt.data import by_name, in_memory, own_names
     from scgpt.data import join_modalities as join

@@ -107,6 +107,17 @@ class PretrainingConfig:
     ------
     ValueError
         When a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from scgpt.pretraining import PretrainingConfig
+    >>> settings = PretrainingConfig(corpus="corpus.zarr", out="run", network={"d_model": 64, "n_layers": 6})
+    >>> settings.batch_size, settings.shares
+    (512, (0.25, 0.5, 0.75))
+    >>> _ = Path("pretrain.yaml").write_text(settings.to_yaml())
+    >>> PretrainingConfig.from_yaml("pretrain.yaml", {"lr": 1e-3}).lr
+    0.001
     """
 
     corpus: str

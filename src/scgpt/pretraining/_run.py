@@ -74,7 +74,16 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
 
     Examples
     --------
-    >>> scgpt.pretraining.pretrain(PretrainingConfig(corpus="corpus.zarr", out="run"))  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> from scgpt.pretraining import PretrainingConfig, pretrain
+    >>> sc.datasets.pbmc68k_reduced()[:100].raw.to_adata().write_h5ad("blood.h5ad")
+    >>> corpus = scgpt.corpus.build(["blood.h5ad"], "corpus.zarr")
+    >>> network = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_feed_forward": 16}
+    >>> settings = PretrainingConfig("corpus.zarr", "run", network=network, batch_size=16, max_steps=2, loggers=[])
+    >>> folder = pretrain(settings, progress_bar=False)
+    >>> scgpt.model.SCGPT.from_pretrained(folder).module.network.config.d_model
+    16
     """
     out = Path(settings.out)
     corpus = Corpus(settings.corpus)

@@ -125,8 +125,23 @@ def annotate(
 
     Examples
     --------
-    >>> scgpt.tl.annotate(adata, "cell_type")  # doctest: +SKIP
-    >>> scgpt.tl.annotate(query, "cell_type", reference=atlas, model="whole-human")  # doctest: +SKIP
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::10].raw.to_adata()[:, :100].copy()  # log-normalised values
+    >>> adata.obs["known"] = adata.obs["bulk_labels"].where(
+    ...     np.arange(adata.n_obs) % 3 > 0
+    ... )  # the others are to be named
+    >>> scgpt.tl.annotate(adata, "known", max_epochs=2, progress_bar=False)
+    >>> list(adata.obs.filter(like="scgpt")), adata.obsm["scgpt_probabilities"].shape
+    (['scgpt_label', 'scgpt_confidence'], (70, 9))
+
+    After the cells of a reference, on from pretrained weights:
+
+    >>> reference, query = adata[:50].copy(), adata[50:].copy()
+    >>> scgpt.tl.annotate(query, "bulk_labels", reference=reference, model="mini", max_epochs=1, progress_bar=False)
+    >>> int(query.obs["scgpt_label"].notna().sum())
+    20
     """
     import pandas as pd
 

@@ -115,11 +115,15 @@ def attention_network(
 
     Examples
     --------
-    >>> scgpt.tl.attention_network(
-    ...     adata, model, groupby="condition", control="control", regulators=["STAT1"]
-    ... )  # doctest: +SKIP
-    >>> scgpt.get.attention_targets(adata, "STAT1", mode="difference")  # doctest: +SKIP
-    >>> scgpt.pl.attention_targets(adata, "STAT1")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:100].raw.to_adata()
+    >>> genes = ["CD74", "HLA-DRA", "HLA-DRB1", "LYZ", "CST3", "NKG7", "GNLY", "CD3D", "LTB", "IL32"]
+    >>> scgpt.tl.attention_network(adata, "mini", genes=genes, groupby="phase", regulators=["CD74"], progress_bar=False)
+    >>> adata.uns["scgpt_attention"]["groups"].tolist(), adata.uns["scgpt_attention"]["influence"].shape
+    (['G1', 'G2M', 'S'], (3, 10, 10))
+    >>> adata.uns["scgpt_attention"]["targets"].columns.tolist()
+    ['regulator', 'group', 'mode', 'target', 'rank', 'score']
     """
     import pandas as pd
 

@@ -107,8 +107,18 @@ def compare_pathways(
 
     Examples
     --------
-    >>> scgpt.tl.compare_pathways(adata, model, "ReactomePathways.gmt")  # doctest: +SKIP
-    >>> scgpt.pl.pathway_counts(adata)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::10].raw.to_adata()
+    >>> sets = {  # or the path of a GMT file
+    ...     "MHC class II": ["CD74", "HLA-DRA", "HLA-DRB1", "HLA-DPA1", "HLA-DPB1", "HLA-DQA1", "HLA-DQB1"],
+    ...     "cytotoxicity": ["NKG7", "GNLY", "GZMA", "GZMB", "GZMH", "PRF1", "CST7", "CTSW"],
+    ... }
+    >>> scgpt.tl.compare_pathways(adata, "mini", sets, resolutions=[1, 5], genes="all", progress_bar=False)
+    >>> adata.uns["scgpt_pathways"]["counts"]["resolution"].tolist()
+    [1.0, 5.0]
+    >>> sorted(adata.uns["scgpt_pathways"]["pathways"]["gene_set"])
+    ['MHC class II', 'cytotoxicity']
     """
     import pandas as pd
     from tqdm.auto import tqdm

@@ -55,9 +55,14 @@ def dominant_genes(
 
     Examples
     --------
-    >>> space = scgpt.tl.perturb(adata, genes, model=model, pairs=True)  # doctest: +SKIP
-    >>> sc.pp.neighbors(space), sc.tl.leiden(space)  # doctest: +SKIP
-    >>> scgpt.tl.dominant_genes(space)  # doctest: +SKIP
+    >>> import anndata
+    >>> import pandas as pd
+    >>> import scgpt
+    >>> obs = {"perturbation": ["KLF1", "KLF1+CEBPA", "KLF1+TP73", "CEBPA"], "leiden": ["0", "0", "0", "1"]}
+    >>> space = anndata.AnnData(obs=pd.DataFrame(obs, index=obs["perturbation"]))  # as scgpt.tl.perturb returns it
+    >>> scgpt.tl.dominant_genes(space)
+    >>> space.obs["dominant_gene"].tolist()
+    ['KLF1', 'KLF1', 'KLF1', 'CEBPA']
     """
     import pandas as pd
 

@@ -102,16 +102,22 @@ def embed(
 
     Examples
     --------
-    >>> import scanpy as sc, scgpt
-    >>> scgpt.tl.embed(adata, model="whole-human")  # doctest: +SKIP
-    >>> sc.pp.neighbors(adata, use_rep="X_scGPT")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()  # log-normalised values
+    >>> scgpt.tl.embed(adata, "mini", progress_bar=False)  # or "whole-human", which is downloaded once
+    >>> adata.obsm["X_scGPT"].shape
+    (50, 64)
+    >>> sc.pp.neighbors(adata, use_rep="X_scGPT")
 
-    More cells than memory holds, on all cores or machines of a dask cluster:
+    More cells than memory holds; where a ``distributed.Client`` is open, on all cores or machines of its cluster:
 
-    >>> from dask.distributed import Client  # doctest: +SKIP
-    >>> client = Client()  # doctest: +SKIP
-    >>> adata = anndata.experimental.read_lazy("atlas.h5ad")  # doctest: +SKIP
-    >>> scgpt.tl.embed(adata, model="whole-human", store="embedding.zarr")  # doctest: +SKIP
+    >>> from anndata.experimental import read_lazy
+    >>> adata.write_h5ad("atlas.h5ad")
+    >>> atlas = read_lazy("atlas.h5ad")
+    >>> scgpt.tl.embed(atlas, "mini", store="embedding.zarr", key_added="embedding", progress_bar=False)
+    >>> atlas.obsm["embedding"].shape
+    (50, 64)
     """
     from dataclasses import replace
 

@@ -75,8 +75,18 @@ def enrich(
 
     Examples
     --------
-    >>> scgpt.tl.enrich(adata, "ReactomePathways.gmt")  # doctest: +SKIP
-    >>> adata.uns["scgpt_enrichment"].query("adjusted_pvalue < 0.05")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> sets = {"MHC class II": ["CD74", "HLA-DRA", "HLA-DRB1", "HLA-DPA1", "HLA-DPB1"]}  # or the path of a GMT file
+    >>> scgpt.tl.enrich(adata, sets, lists={"mine": ["HLA-DRA", "HLA-DRB1", "HLA-DPA1", "LYZ", "NKG7"]})
+    >>> adata.uns["scgpt_enrichment"][["list", "gene_set", "overlap", "list_size", "set_size", "genes"]]
+       list      gene_set  overlap  list_size  set_size                      genes
+    0  mine  MHC class II        3          5         5  HLA-DPA1;HLA-DRA;HLA-DRB1
+    >>> bool(adata.uns["scgpt_enrichment"]["adjusted_pvalue"].item() < 1e-4)
+    True
+
+    Programs are tested by themselves after :func:`scgpt.tl.gene_programs`, as ``scgpt.tl.enrich(adata, sets)``.
     """
     from scgpt.data import check_anndata
 

@@ -110,9 +110,15 @@ def gene_programs(
 
     Examples
     --------
-    >>> scgpt.tl.gene_programs(adata, "mini", groupby="cell_type")  # doctest: +SKIP
-    >>> adata.uns["scgpt_programs"]["table"].head()  # doctest: +SKIP
-    >>> scgpt.pl.program_activity(adata)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:100].raw.to_adata()
+    >>> scgpt.tl.gene_programs(adata, "mini", genes="all", groupby="bulk_labels", progress_bar=False)
+    >>> adata.uns["scgpt_programs"]["table"].columns.tolist()
+    ['n_genes', 'genes', 'stability']
+    >>> n_programs = adata.obsm["scgpt_program_scores"].shape[1]
+    >>> adata.uns["scgpt_programs"]["activity"].shape == (adata.obs["bulk_labels"].nunique(), n_programs)
+    True
     """
     import pandas as pd
 

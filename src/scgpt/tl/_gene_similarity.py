@@ -99,8 +99,24 @@ def gene_similarity(
 
     Examples
     --------
-    >>> scgpt.tl.gene_similarity(adata, "finetuned/", compare_to="mini")  # doctest: +SKIP
-    >>> scgpt.get.gene_neighbors(adata, "CD79A")  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> from scgpt.model import SCGPT
+    >>> adata = sc.datasets.pbmc68k_reduced()[:50].raw.to_adata()
+    >>> scgpt.tl.gene_similarity(adata, "mini", genes="all", n_neighbors=5)
+    >>> adata.varp["scgpt_similarity"].shape
+    (765, 765)
+    >>> scgpt.get.gene_neighbors(adata, "CD74", k=2)["gene"].tolist()
+    ['HLA-DRA', 'HLA-DRB1']
+
+    What training on from there changes:
+
+    >>> SCGPT.setup_anndata(adata)
+    >>> model = SCGPT.from_pretrained("mini", adata)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> scgpt.tl.gene_similarity(adata, model, compare_to="mini", genes="all", n_neighbors=5)
+    >>> adata.uns["scgpt_similarity"]["changes"].columns.tolist()
+    ['gene_1', 'gene_2', 'change', 'similarity', 'similarity_before']
     """
     import scipy.sparse as sp
 

@@ -125,8 +125,19 @@ def generate(
 
     Examples
     --------
-    >>> more = scgpt.tl.generate(adata, model=model, genes=["CD3D", "CD79A"])  # doctest: +SKIP
-    >>> pseudo = scgpt.tl.generate(adata, model=model, groupby="cell_type", n_cells=100)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> from scgpt.model import SCGPT
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()[:, -100:].copy()
+    >>> SCGPT.setup_anndata(adata)
+    >>> model = SCGPT(adata, n_layers=2, d_model=32, n_heads=2, n_flags=2)
+    >>> model.train(max_epochs=1, objectives=["gen"], enable_progress_bar=False)
+    >>> more = scgpt.tl.generate(adata[:5, :80], model=model, progress_bar=False)  # genes that these cells lack
+    >>> more.shape
+    (5, 20)
+    >>> pseudo = scgpt.tl.generate(adata, model=model, groupby="phase", n_cells=4, progress_bar=False)
+    >>> pseudo.obs["phase"].value_counts().to_dict()
+    {'G1': 4, 'G2M': 4, 'S': 4}
     """
     from scgpt.data import check_anndata
     from scgpt.model import SCGPT, resolve_precision, resolve_prompt

@@ -144,9 +144,22 @@ def integrate(
 
     Examples
     --------
-    >>> scgpt.tl.integrate(adata, batch_key="donor")  # doctest: +SKIP
-    >>> sc.pp.neighbors(adata, use_rep="X_scGPT")  # doctest: +SKIP
-    >>> scgpt.tl.integrate(mdata, batch_key=None)  # RNA and proteins of one batch  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::10].raw.to_adata()[:, :100].copy()
+    >>> scgpt.tl.integrate(
+    ...     adata, batch_key="phase", max_epochs=1, progress_bar=False
+    ... )  # real batches are such as donors
+    >>> adata.obsm["X_scGPT"].shape, adata.uns["scgpt"]["X_scGPT"]["batches"]
+    ((70, 64), ['G1', 'G2M', 'S'])
+    >>> sc.pp.neighbors(adata, use_rep="X_scGPT")
+
+    Studies that measured different genes:
+
+    >>> studies = {"lung": adata[:40, :80].copy(), "blood": adata[40:, 20:].copy()}
+    >>> scgpt.tl.integrate(studies, max_epochs=1, progress_bar=False)
+    >>> {name: study.obsm["X_scGPT"].shape for name, study in studies.items()}
+    {'lung': (40, 64), 'blood': (30, 64)}
     """
     from scgpt._messages import inform
     from scgpt.data import MEASURED, by_name, check_name, join_studies, path_of

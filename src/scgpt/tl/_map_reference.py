@@ -110,8 +110,14 @@ def map_reference(
 
     Examples
     --------
-    >>> scgpt.tl.map_reference(query, reference, labels_key="cell_type", model="whole-human")  # doctest: +SKIP
-    >>> query.obs["scgpt_mapped_label"]  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()
+    >>> reference, query = adata[:200].copy(), adata[200:240].copy()
+    >>> scgpt.tl.map_reference(query, reference, labels_key="bulk_labels", model="mini", progress_bar=False)
+    >>> agrees = query.obs["scgpt_mapped_label"].astype(str) == query.obs["bulk_labels"].astype(str)
+    >>> bool(agrees.mean() > 0.5)
+    True
     """
     import numpy as np
     import pandas as pd

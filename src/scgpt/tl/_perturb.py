@@ -134,8 +134,16 @@ def perturb(
 
     Examples
     --------
-    >>> predicted = scgpt.tl.perturb(adata, ["KLF1", "KLF1+CEBPA"], perturbation_key="gene")  # doctest: +SKIP
-    >>> space = scgpt.tl.perturb(adata, genes, model=model, pairs=True)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()[:, ["CD79A", "NKG7", "LYZ", "CD74", "CD3D"]].copy()
+    >>> adata.obs["gene"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> names = ["CD79A", "CD79A+NKG7"]
+    >>> predicted = scgpt.tl.perturb(adata, names, perturbation_key="gene", max_epochs=1, progress_bar=False)
+    >>> predicted.shape, predicted.obs["trained_on"].to_dict()
+    ((2, 5), {'CD79A': True, 'CD79A+NKG7': False})
+    >>> predicted.layers["delta"].shape, predicted.obs["n_perturbed"].tolist()
+    ((2, 5), [1, 2])
     """
     import pandas as pd
     from anndata import AnnData

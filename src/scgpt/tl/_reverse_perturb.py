@@ -73,7 +73,19 @@ def reverse_perturb(
 
     Examples
     --------
-    >>> scgpt.tl.reverse_perturb(adata, activated_cells, model=model)  # doctest: +SKIP
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> names = ["CD79A", "NKG7", "CD79A+NKG7"]
+    >>> predicted = scgpt.metrics.baselines.additive(adata, names)  # or of scgpt.tl.perturb
+    >>> state = adata[adata.obs["perturbation"] == "NKG7"]  # cells in a state that something led to
+    >>> ranking = scgpt.tl.reverse_perturb(adata, state, candidates=predicted)
+    >>> ranking[["rank", "perturbation"]]
+       rank perturbation
+    0     1         NKG7
+    1     2   CD79A+NKG7
+    2     3        CD79A
     """
     import pandas as pd
     from anndata import AnnData

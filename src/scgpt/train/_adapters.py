@@ -35,6 +35,12 @@ class Lora:
     ------
     ValueError
         When a setting is out of range.
+
+    Examples
+    --------
+    >>> from scgpt.train import Lora
+    >>> Lora(rank=4, target=["qkv"]).rank, Lora.of({"rank": 16}).rank, Lora.of(None)
+    (4, 16, None)
     """
 
     rank: int = 8
@@ -109,12 +115,27 @@ def adapted(
     fresh
         Parts that started from random weights; they are trained as a whole, too.
 
+    Yields
+    ------
+    Nothing; it is a context manager.
+
     Raises
     ------
     ImportError
         When peft is not installed.
     ValueError
         When there is no layer to adapt.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+    >>> from scgpt.train import Lora, adapted
+    >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> names = set(network.state_dict())
+    >>> with adapted(network, Lora(rank=2), seed=0):
+    ...     n_trained = sum(p.numel() for p in network.layers.parameters() if p.requires_grad)
+    >>> n_trained, set(network.state_dict()) == names  # the adapters are merged
+    (192, True)
     """
     if lora is None:
         yield

@@ -48,12 +48,16 @@ class CorpusLoader(ResumableLoader):
 
     Examples
     --------
-    ::
-
-        loader = CorpusLoader(Corpus("corpus.zarr"), Tokenizer(vocab, ties="spread"), 512, mask_share=0.4, prefetch=4)
-        loader.sampler.set_epoch(3)
-        for batch in loader:
-            ...
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> from scgpt.data import Tokenizer
+    >>> from scgpt.train import CorpusLoader
+    >>> sc.datasets.pbmc68k_reduced()[:100].raw.to_adata().write_h5ad("blood.h5ad")
+    >>> corpus = scgpt.corpus.build(["blood.h5ad"], "corpus.zarr")
+    >>> loader = CorpusLoader(corpus, Tokenizer(corpus.vocab, ties="spread"), 16, mask_share=0.4)
+    >>> loader.sampler.set_epoch(3)
+    >>> [batch.n_cells for batch in loader]
+    [16, 16, 16, 16, 16, 16]
     """
 
     def __init__(

@@ -39,6 +39,15 @@ class CorpusOrder:
     ValueError
         When a number is out of range, there are fewer cells than a batch or a process needs, or a batch cannot be divided
         by the number of processes.
+
+    Examples
+    --------
+    >>> from scgpt.train import CorpusOrder
+    >>> orders = [CorpusOrder(1000, 64, shuffle=True, rank=rank, world_size=2) for rank in (0, 1)]
+    >>> for order in orders:
+    ...     order.set_epoch(1)
+    >>> len(orders[0]), len({*orders[0].batch(0), *orders[1].batch(0)})  # each process has its half of a batch
+    (15, 64)
     """
 
     def __init__(

@@ -34,10 +34,22 @@ def parts_of(network: ScGPTNetwork, names: Iterable[str]) -> tuple[str, ...]:
         Beginnings of names in its state dict (``"genes"``, ``"layers.0"``, ``"layers.0.attention"``, ...), or
         ``"embeddings"`` for all that a token is made of: ``genes``, ``values``, ``conditions`` and ``flags``.
 
+    Returns
+    -------
+    Beginnings of names in the state dict, in the order given.
+
     Raises
     ------
     ValueError
         When there is no such part.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+    >>> from scgpt.train import parts_of
+    >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> parts_of(network, ["embeddings", "layers.0"])
+    ('genes', 'values', 'layers.0')
     """
     names = (names,) if isinstance(names, str) else names
     keys = list(network.state_dict())
@@ -68,8 +80,35 @@ def frozen(network: ScGPTNetwork, parts: Iterable[str]) -> Iterator[None]:
     """Keep parts of a network as they are: no gradient, and running statistics stand still.
 
     Dropout in a frozen part goes on. What was trainable before is so again at the end.
+
+    Parameters
+    ----------
+    network
+        The network, changed inside.
+    parts
+        As :func:`parts_of` takes them.
+
+    Yields
+    ------
+    Nothing; it is a context manager.
+
+    Raises
+    ------
+    ValueError
+        When there is no such part.
+
+    Examples
+    --------
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+    >>> from scgpt.train import frozen
+    >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> with frozen(network, ["genes"]):
+    ...     print(network.genes.embedding.weight.requires_grad)
+    False
+    >>> network.genes.embedding.weight.requires_grad
+    True
     """
-    parts = tuple(parts)
+    parts = parts_of(network, parts)
     held = [p for name, p in network.named_parameters() if p.requires_grad and within(name, parts)]
     norms = [m for name, m in network.named_modules() if within(name, parts) and hasattr(m, "running_mean")]
     modes = [norm.training for norm in norms]
@@ -89,10 +128,26 @@ def frozen(network: ScGPTNetwork, parts: Iterable[str]) -> Iterator[None]:
 def check_trainable(network: nn.Module, objectives: Iterable[Objective]) -> None:
     """Raise where an objective reaches nothing that is trained.
 
+    Parameters
+    ----------
+    network
+        The network, with parts that are frozen.
+    objectives
+        What it is to be trained for.
+
     Raises
     ------
     ValueError
         When all parts that an objective depends on are frozen.
+
+    Examples
+    --------
+    >>> from scgpt.module import make_objectives
+    >>> from scgpt.nn import ScGPTConfig, ScGPTNetwork
+    >>> from scgpt.train import check_trainable, frozen
+    >>> network = ScGPTNetwork(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> with frozen(network, ["genes", "layers"]):
+    ...     check_trainable(network, make_objectives(["gep"]))  # the decoder is still trained
     """
     trained = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
     for objective in objectives:

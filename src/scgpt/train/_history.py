@@ -10,7 +10,17 @@ import pandas as pd
 
 
 class EpochMeans:
-    """Means over the cells of an epoch, which can be interrupted."""
+    """Means over the cells of an epoch, which can be interrupted.
+
+    Examples
+    --------
+    >>> from scgpt.train import EpochMeans
+    >>> means = EpochMeans()
+    >>> means.add({"loss": 1.0}, n_cells=30)
+    >>> means.add({"loss": 2.0}, n_cells=10)
+    >>> means.means()
+    {'loss': 1.25}
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}

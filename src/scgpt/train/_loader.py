@@ -29,6 +29,19 @@ class TokenLoader(ResumableLoader):
         Which cells come when.
     mask_share, unknown, drop_share, drop_modality, levels, accumulate, prefetch
         See :class:`ResumableLoader`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> from scgpt.data import Cells, GeneVocab, Tokenizer, match_genes
+    >>> from scgpt.train import CellOrder, TokenLoader
+    >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+    >>> vocab = GeneVocab.from_genes(adata.var_names)
+    >>> cells = Cells(adata, match_genes(adata.var, vocab).token_ids)
+    >>> loader = TokenLoader(cells, Tokenizer(vocab), CellOrder(np.arange(10), 4, shuffle=True), mask_share=0.4)
+    >>> [batch.n_cells for batch in loader]
+    [4, 4, 2]
     """
 
     def __init__(
@@ -56,7 +69,25 @@ class TokenLoader(ResumableLoader):
 
 @dataclass
 class Split:
-    """Rows of a data set for training, validation and testing."""
+    """Rows of a data set for training, validation and testing.
+
+    Parameters
+    ----------
+    train
+        ``(n_train,)`` int64.
+    validation
+        ``(n_validation,)`` int64, none where nothing is validated on.
+    test
+        ``(n_test,)`` int64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.train import Split
+    >>> split = Split(train=np.arange(8), validation=np.array([8]), test=np.array([9]))
+    >>> len(split.train)
+    8
+    """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -77,10 +108,22 @@ def split_cells(cells: NDArray[np.int64], train_size: float, validation_size: fl
     seed
         Of the split.
 
+    Returns
+    -------
+    The split; rows of each part rise, and what neither share takes is for the test.
+
     Raises
     ------
     ValueError
         When the shares are out of range or leave no cell to train on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.train import split_cells
+    >>> split = split_cells(np.arange(100), train_size=0.8, validation_size=0.1, seed=0)
+    >>> len(split.train), len(split.validation), len(split.test)
+    (80, 10, 10)
     """
     validation_size = 1 - train_size if validation_size is None else validation_size
     if not 0 < train_size <= 1 or not 0 <= validation_size or train_size + validation_size > 1 + 1e-9:
@@ -124,6 +167,20 @@ class TokenDataModule(pl.LightningDataModule):
         Whether to say the values of all measured genes, too.
     accumulate
         Training batches of an optimiser step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> from scgpt.data import Cells, GeneVocab, Tokenizer, match_genes
+    >>> from scgpt.train import TokenDataModule, split_cells
+    >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+    >>> vocab = GeneVocab.from_genes(adata.var_names)
+    >>> cells = Cells(adata, match_genes(adata.var, vocab).token_ids)
+    >>> split = split_cells(np.arange(10), 0.8, None, seed=0)
+    >>> loaders = TokenDataModule(cells, Tokenizer(vocab), split, batch_size=4, mask_share=0.4, seed=0)
+    >>> [batch.n_cells for batch in loaders.train_dataloader()], [batch.n_cells for batch in loaders.val_dataloader()]
+    ([4, 4], [2])
     """
 
     def __init__(

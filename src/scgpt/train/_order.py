@@ -21,6 +21,15 @@ class CellOrder:
         Whether each epoch has an order of its own; else it is the order given.
     seed
         Of the orders.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scgpt.train import CellOrder
+    >>> order = CellOrder(np.arange(10), 4, shuffle=True, seed=0)
+    >>> order.set_epoch(2)
+    >>> len(order), sorted(row for step in range(3) for row in order.batch(step).tolist())
+    (3, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
 
     def __init__(self, cells: NDArray[np.int64], batch_size: int, *, shuffle: bool, seed: int = 0):

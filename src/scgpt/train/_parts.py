@@ -26,6 +26,15 @@ class PartOfStep(TokenBatch):
     ----------
     of_step
         ``(3,)`` float32, cells, genes of these cells, and predicted tokens of all parts of the step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scgpt.train import PartOfStep
+    >>> genes, values = torch.tensor([9, 3]), torch.tensor([-2.0, 4.0])  # 9 is <cls>
+    >>> whole = torch.tensor([2.0, 7.0, 3.0])  # this cell and another, of 7 genes, 3 of which are to be predicted
+    >>> PartOfStep(genes, values, torch.tensor([0, 2]), torch.tensor([0]), of_step=whole).n_cells
+    1
     """
 
     of_step: Tensor | None = None

@@ -82,6 +82,18 @@ class ScGPTTrainingPlan(TrainingPlan):
         What the device could compute, in 10^12 operations a second, for ``mfu``; by default what is known of it.
     settings
         What the training depends on beside this plan, as plain values; kept in its checkpoints.
+
+    Examples
+    --------
+    >>> from scgpt.module import ScGPTModule
+    >>> from scgpt.nn import ScGPTConfig
+    >>> from scgpt.train import ScGPTTrainingPlan
+    >>> module = ScGPTModule(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> plan = ScGPTTrainingPlan(module, lr=1e-3, schedule="cosine", warmup_steps=100)
+    >>> plan.lr
+    0.001
+
+    A model makes its own: ``model.train(lr=1e-3, plan_kwargs={"schedule": "cosine", "warmup_steps": 100})``.
     """
 
     module: ScGPTModule
@@ -355,6 +367,28 @@ def parameter_groups(module: ScGPTModule, weight_decay: float, gene_l2: float) -
     """Split the trainable parameters into those that decay, the matrices of linear layers, genes, and the others.
 
     Torch's AdamW would take the groups, but forget with every state it loads which of them are penalised in the gradient.
+
+    Parameters
+    ----------
+    module
+        What is trained.
+    weight_decay
+        As in :class:`ScGPTTrainingPlan`.
+    gene_l2
+        As in :class:`ScGPTTrainingPlan`; genes have a group of their own unless it is 0.
+
+    Returns
+    -------
+    Groups for :class:`torch.optim.Adam`; those without a parameter are left out.
+
+    Examples
+    --------
+    >>> from scgpt.module import ScGPTModule
+    >>> from scgpt.nn import ScGPTConfig
+    >>> from scgpt.train import parameter_groups
+    >>> module = ScGPTModule(ScGPTConfig(n_tokens=100, d_model=16, n_heads=2, n_layers=1, d_feed_forward=16))
+    >>> [group["weight_decay"] for group in parameter_groups(module, weight_decay=0.1, gene_l2=0.0)]
+    [0.1, 0.0]
     """
     decaying = {
         id(parameter)

@@ -46,6 +46,25 @@ class ResumableLoader(ABC):
     ----------
     seconds_waited
         How long those who asked for batches have waited for them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> from scgpt.data import Cells, GeneVocab, Tokenizer, match_genes
+    >>> from scgpt.train import CellOrder, TokenLoader
+    >>> adata = sc.datasets.pbmc68k_reduced()[:10].raw.to_adata()
+    >>> vocab = GeneVocab.from_genes(adata.var_names)
+    >>> cells = Cells(adata, match_genes(adata.var, vocab).token_ids)
+    >>> first, other = (
+    ...     TokenLoader(cells, Tokenizer(vocab), CellOrder(np.arange(10), 4, shuffle=True), mask_share=0.4)
+    ...     for _ in range(2)
+    ... )
+    >>> batches = iter(first)
+    >>> _ = next(batches)
+    >>> other.load_state_dict(first.state_dict())  # as after a kill
+    >>> next(iter(other)).cell_index.tolist() == next(batches).cell_index.tolist()
+    True
     """
 
     def __init__(

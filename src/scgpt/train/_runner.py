@@ -30,7 +30,30 @@ class _Trainer(Trainer):
 
 
 class ScGPTTrainRunner(TrainRunner):
-    """:class:`scvi.train.TrainRunner` that keeps Lightning's checkpoints and reads them without executing code."""
+    """:class:`scvi.train.TrainRunner` that keeps Lightning's checkpoints and reads them without executing code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> from scgpt.data import Cells
+    >>> from scgpt.model import SCGPT
+    >>> from scgpt.module import make_objectives
+    >>> from scgpt.train import ScGPTTrainingPlan, ScGPTTrainRunner, TokenDataModule, split_cells
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()[:, :100].copy()
+    >>> SCGPT.setup_anndata(adata)
+    >>> model = SCGPT(adata, n_layers=1, d_model=32, n_heads=2)
+    >>> model.module.objectives = make_objectives(["gep"])
+    >>> cells = Cells(adata, model.match().token_ids)
+    >>> split = split_cells(np.arange(60), train_size=0.9, validation_size=None, seed=0)
+    >>> loaders = TokenDataModule(cells, model.tokenizer, split, batch_size=32, mask_share=0.4, seed=0)
+    >>> runner = ScGPTTrainRunner(
+    ...     model, ScGPTTrainingPlan(model.module), loaders, max_epochs=1, devices=1, enable_progress_bar=False
+    ... )
+    >>> runner()  # which is what model.train does, with all of this by default
+    >>> model.is_trained, "train_loss" in model.history
+    (True, True)
+    """
 
     _trainer_cls = _Trainer
 

@@ -25,6 +25,13 @@ class Schedule:
     ------
     ValueError
         When a setting is out of range.
+
+    Examples
+    --------
+    >>> from scgpt.train import Schedule
+    >>> schedule = Schedule("cosine", warmup_steps=10)
+    >>> [round(schedule.factor(step, total_steps=110, steps_per_epoch=50), 2) for step in (0, 5, 10, 60, 110)]
+    [0.1, 0.6, 1.0, 0.5, 0.0]
     """
 
     kind: Literal["constant", "cosine", "epoch_decay"] = "constant"

@@ -78,7 +78,26 @@ def _validates_now(trainer: Any) -> bool:
 
 
 def checkpoint_callback(folder: str | Path, every_n_steps: int) -> ModelCheckpoint:
-    """Return a callback that keeps the latest state of training in a folder, with all that a resume needs."""
+    """Return a callback that keeps the latest state of training in a folder, with all that a resume needs.
+
+    Parameters
+    ----------
+    folder
+        Where the state is written, as ``step=<n>.ckpt``; the one before is removed then.
+    every_n_steps
+        Steps of the optimiser between two states.
+
+    Returns
+    -------
+    A callback for Lightning's trainer.
+
+    Examples
+    --------
+    >>> from scgpt.train import checkpoint_callback
+    >>> callback = checkpoint_callback("run", every_n_steps=200)  # among the callbacks of a Lightning trainer
+    >>> callback.dirpath.endswith("run")
+    True
+    """
     return _StateOfTraining(
         dirpath=folder, filename="{step}", every_n_train_steps=every_n_steps, enable_version_counter=False
     )
@@ -113,6 +132,21 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     """Return the newest readable state of training in a folder, None if there is none.
 
     One that is damaged, as by a copy that was cut off, is passed over.
+
+    Parameters
+    ----------
+    folder
+        What :func:`checkpoint_callback` wrote into.
+
+    Returns
+    -------
+    Path of the state, for the ``ckpt_path`` of a trainer.
+
+    Examples
+    --------
+    >>> from scgpt.train import latest_checkpoint
+    >>> latest_checkpoint("run") is None  # nothing was trained there
+    True
     """
     for path in sorted(Path(folder).glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
         try:

@@ -233,3 +233,27 @@ def test_progress_is_shown_on_request(counts, capsys):
     assert "Epoch" not in "".join(capsys.readouterr())
     baselines.scvi(counts, "batch", max_epochs=1, accelerator="cpu")
     assert "Epoch" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_values_that_are_not_finite_are_told_in_one_message(name, counts):
+    counts.X = counts.X.astype(np.float32)
+    counts.X.data[0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite values in the cells"):
+        embed(name, counts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_comps": 0}, "n_comps has to be at least 1, and is 0"),
+        ({"n_top_genes": 0}, "n_top_genes has to be at least 1, or None for all genes, and is 0"),
+        ({"n_top_genes": 1}, "need two cells and two genes"),
+        ({"train": ["c0"]}, "need two cells and two genes"),
+    ],
+)
+def test_components_that_cannot_be_are_told(counts, settings, message):
+    counts.obs_names = [f"c{i}" for i in range(counts.n_obs)]
+    with pytest.raises(ValueError, match=message):
+        baselines.pca(counts, **{"n_top_genes": None} | settings)
+    assert "X_pca" not in counts.obsm

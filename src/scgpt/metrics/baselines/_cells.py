@@ -18,18 +18,31 @@ Cells = NDArray[np.bool_] | Iterable[str]
 
 
 def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
-    """Return a float32 copy of a layer, or of ``.X``, in memory."""
-    return in_memory(adata, layer).astype(np.float32, copy=True)
+    """Return a float32 copy of a layer, or of ``.X``, in memory.
+
+    Raises
+    ------
+    ValueError
+        When values are NaN or infinite.
+    """
+    matrix = in_memory(adata, layer).astype(np.float32, copy=True)
+    if not np.isfinite(_values_in(matrix)).all():
+        raise ValueError("There are NaN or infinite values in the cells.")
+    return matrix
 
 
 def counts_of(adata: AnnData, layer: str | None, remedy: str) -> Matrix:
     """Return a copy of a layer or ``.X`` that has to hold counts."""
     matrix = matrix_of(adata, layer)
-    values = np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.data)
+    values = _values_in(matrix)
     if (values < 0).any() or not np.array_equal(values, np.rint(values)):
         where = "`.X`" if layer is None else f"Layer {layer!r}"
         raise ValueError(f"{where} does not hold counts: {remedy}.")
     return matrix
+
+
+def _values_in(matrix: Matrix) -> NDArray[np.float32]:
+    return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.data)
 
 
 def log_normalized(counts: Matrix) -> Matrix:
@@ -85,6 +98,8 @@ def variable_genes(
     import pandas as pd
     import scanpy as sc
 
+    if n_top_genes is not None and n_top_genes < 1:
+        raise ValueError(f"n_top_genes has to be at least 1, or None for all genes, and is {n_top_genes}.")
     if n_top_genes is None or n_top_genes >= log_values.shape[1]:
         return np.ones(log_values.shape[1], dtype=np.bool_)
     data = ad.AnnData(log_values)

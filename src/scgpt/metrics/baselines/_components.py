@@ -32,6 +32,11 @@ def principal_components(
     batches = None if batch_key is None else codes_of(adata, batch_key, "batch")[mask]
     genes = variable_genes(values[mask], n_top_genes, batches)
     values = values[:, genes]
-    model = PCA(min(n_comps, *(n - 1 for n in values[mask].shape)), svd_solver="arpack", random_state=seed)
-    model.fit(values[mask])
+    fitted = values[mask]
+    if n_comps < 1:
+        raise ValueError(f"n_comps has to be at least 1, and is {n_comps}.")
+    if min(fitted.shape) < 2:
+        raise ValueError(f"Principal components need two cells and two genes, and there are {fitted.shape}.")
+    model = PCA(min(n_comps, *(n - 1 for n in fitted.shape)), svd_solver="arpack", random_state=seed)
+    model.fit(fitted)
     return model.transform(values).astype(np.float32), int(genes.sum())

@@ -67,6 +67,23 @@ def pca(
         ``(n_obs, n_comps)`` float32.
     ``adata.uns[key_added]``
         How it was made.
+
+    Raises
+    ------
+    KeyError
+        When a column, layer or training cell is not there.
+    ValueError
+        When counts are asked for and not there; when values are NaN or infinite; when there are fewer than two cells to fit
+        on, or two genes; when a number is below 1.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].raw.to_adata()  # log-normalised values
+    >>> scgpt.metrics.baselines.pca(adata, normalize=False, n_comps=20)
+    >>> adata.obsm["X_pca"].shape
+    (140, 20)
     """
     mask = training_cells(adata, train)
     adata.obsm[key_added], n_genes = principal_components(
@@ -127,6 +144,19 @@ def harmony(
     ------
     ImportError
         When harmonypy is not installed.
+    KeyError
+        As :func:`pca`, and when ``use_rep`` is not there.
+    ValueError
+        As :func:`pca`, and when all cells are of one batch.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].raw.to_adata()
+    >>> scgpt.metrics.baselines.harmony(adata, "phase", normalize=False, n_comps=20)  # real batches are such as donors
+    >>> adata.obsm["X_harmony"].shape
+    (140, 20)
     """
     try:
         import harmonypy
@@ -204,6 +234,22 @@ def scvi(
         ``(n_obs, 10)`` float32.
     ``adata.uns[key_added]``
         How it was made.
+
+    Raises
+    ------
+    KeyError
+        When a column, layer or training cell is not there.
+    ValueError
+        When values are not counts, or no cell is to be trained on.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> import scvi
+    >>> adata = scvi.data.synthetic_iid(batch_size=30)  # made-up counts of two batches
+    >>> scgpt.metrics.baselines.scvi(adata, "batch", n_top_genes=None, max_epochs=1, progress_bar=False)
+    >>> adata.obsm["X_scVI"].shape
+    (60, 10)
     """
     mask = training_cells(adata, train)
     data = _data_for_scvi(adata, layer, batch_key, n_top_genes, mask)
@@ -283,6 +329,22 @@ def scanvi(
         ``(n_obs, 10)`` float32.
     ``adata.uns[key_added]``
         How it was made.
+
+    Raises
+    ------
+    KeyError
+        As :func:`scvi`.
+    ValueError
+        As :func:`scvi`, and when no training cell has a label.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> import scvi
+    >>> adata = scvi.data.synthetic_iid(batch_size=30)  # made-up counts of two batches
+    >>> scgpt.metrics.baselines.scanvi(adata, "batch", "labels", n_top_genes=None, max_epochs=1, progress_bar=False)
+    >>> adata.obsm["X_scANVI"].shape
+    (60, 10)
     """
     from scvi.model import SCANVI, SCVI
 

@@ -43,6 +43,12 @@ def random_network(genes: Iterable[str], *, regulators: Iterable[str] | None = N
     ------
     ValueError
         When there is no name, or one twice.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> scgpt.metrics.baselines.random_network(["HBB", "IRF1", "KLF1"], regulators=["KLF1"]).shape
+    (1, 3)
     """
     import pandas as pd
 
@@ -102,6 +108,15 @@ def coexpression(
     ValueError
         When counts are asked for and not there, values are not finite, names of genes are not unique, or there are not
         two cells.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced().raw.to_adata()  # log-normalised values
+    >>> network = scgpt.metrics.baselines.coexpression(adata, regulators=["CD79A", "NKG7"], normalize=False)
+    >>> network.shape, network.loc["NKG7"].drop("NKG7").idxmax()
+    ((2, 765), 'GNLY')
     """
     import pandas as pd
 

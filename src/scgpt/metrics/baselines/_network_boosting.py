@@ -73,6 +73,16 @@ def grnboost2(
         As :func:`coexpression`.
     ValueError
         As :func:`coexpression`; when ``max_trees`` is not positive.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[::5].raw.to_adata()  # log-normalised values
+    >>> regulators, genes = ["CD79A", "CST7", "LYZ"], ["NKG7", "HLA-DRA"]
+    >>> network = scgpt.metrics.baselines.grnboost2(adata, regulators, genes=genes, normalize=False, max_trees=50)
+    >>> network["NKG7"].idxmax()
+    'CST7'
     """
     import pandas as pd
     from sklearn.utils.parallel import Parallel, delayed

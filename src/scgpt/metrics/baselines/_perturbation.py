@@ -69,6 +69,16 @@ def no_change(
     -----
     UserWarning
         When values seem to be counts.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> predicted = scgpt.metrics.baselines.no_change(adata, ["CD79A", "NKG7+CD79A"])
+    >>> predicted.obs_names.tolist(), predicted.shape, float(abs(predicted.layers["delta"]).max())
+    (['CD79A', 'CD79A+NKG7'], (2, 765), 0.0)
     """
     training = Pseudobulks.of(adata, perturbation_key, control, sep, layer)
     names = training.asked_for(perturbations)
@@ -114,6 +124,16 @@ def mean_of_perturbations(
         As :func:`no_change`.
     ValueError
         As :func:`no_change`, and when no training cell is perturbed.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> predicted = scgpt.metrics.baselines.mean_of_perturbations(adata, ["CD79A", "LYZ"])
+    >>> bool((predicted.X[0] == predicted.X[1]).all())  # the same for all
+    True
     """
     training = Pseudobulks.of(adata, perturbation_key, control, sep, layer, needs_perturbed=True)
     names = training.asked_for(perturbations)
@@ -160,6 +180,16 @@ def matching_mean(
         As :func:`no_change`.
     ValueError
         As :func:`mean_of_perturbations`.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> predicted = scgpt.metrics.baselines.matching_mean(adata, ["CD79A+NKG7", "CD79A+LYZ"])
+    >>> predicted.obs["fallback"].to_dict()  # no cell was perturbed in LYZ
+    {'CD79A+NKG7': '', 'CD79A+LYZ': 'LYZ'}
     """
     training = Pseudobulks.of(adata, perturbation_key, control, sep, layer, needs_perturbed=True)
     names = training.asked_for(perturbations)
@@ -207,6 +237,17 @@ def additive(
         As :func:`no_change`.
     ValueError
         As :func:`mean_of_perturbations`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> change = scgpt.metrics.baselines.additive(adata, ["CD79A", "NKG7", "CD79A+NKG7"]).layers["delta"]
+    >>> np.allclose(change[0] + change[1], change[2], atol=1e-5)
+    True
     """
     training = Pseudobulks.of(adata, perturbation_key, control, sep, layer, needs_perturbed=True)
     names = training.asked_for(perturbations)

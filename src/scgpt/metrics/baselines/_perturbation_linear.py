@@ -82,6 +82,16 @@ def bilinear_ridge(
     ValueError
         As :func:`mean_of_perturbations`; when no training perturbation has a row in :math:`P`, or no gene in :math:`G`;
         when an embedding is not finite or has a name twice; when ``n_components`` or ``ridge`` is not positive.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:60].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7"] * 20  # made up
+    >>> predicted = scgpt.metrics.baselines.bilinear_ridge(adata, ["CD79A+NKG7", "LYZ"], n_components=2)
+    >>> predicted.shape, predicted.obs["fallback"].tolist()
+    ((2, 765), ['', ''])
     """
     _check(n_components, ridge)
     training = Pseudobulks.of(adata, perturbation_key, control, sep, layer, needs_perturbed=True)
@@ -150,6 +160,18 @@ def linear_transfer(
         As :func:`bilinear_ridge`.
     ValueError
         As :func:`bilinear_ridge`, of either data set.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import scgpt
+    >>> adata = sc.datasets.pbmc68k_reduced()[:120].raw.to_adata()
+    >>> adata.obs["perturbation"] = ["control", "CD79A", "NKG7", "LYZ"] * 30  # made up
+    >>> source, target = adata[:60], adata[60:]  # such as two cell lines
+    >>> target = target[target.obs["perturbation"] != "LYZ"]  # which is perturbed in the source alone
+    >>> predicted = scgpt.metrics.baselines.linear_transfer(target, ["LYZ"], source, n_components=2)
+    >>> predicted.shape, predicted.obs["fallback"].tolist()
+    ((1, 765), [''])
     """
     _check(n_components, ridge)
     training = Pseudobulks.of(adata, perturbation_key, control, sep, layer, needs_perturbed=True)
