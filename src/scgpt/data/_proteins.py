@@ -45,7 +45,7 @@ def above_background(counts: sp.csr_matrix | NDArray[np.number], batches: NDArra
     """
     from muon.prot.pp import clr
 
-    values = (counts.toarray() if sp.issparse(counts) else np.asarray(counts)).astype(np.float64)
+    values = sp.csr_matrix(counts, dtype=np.float64).toarray()
     if not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError("Counts of proteins must be finite and at least 0.")
     if len(batches) != len(values):
