@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,11 @@ def read(model: str | Path, *, fresh: Iterable[str] = (), **changes: Any) -> Che
     """
     folder = resolve(model)
     if not any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
-        return _official.read_official(folder, fresh=fresh, **changes)
-    checkpoint = read_checkpoint(folder)
-    return checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint
+        checkpoint = _official.read_official(folder, fresh=fresh, **changes)
+    else:
+        checkpoint = read_checkpoint(folder)
+        checkpoint = checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint
+    if folder == Path(model):
+        return checkpoint
+    # A name says more than where this machine keeps it.
+    return replace(checkpoint, report=replace(checkpoint.report, source=str(model)))
