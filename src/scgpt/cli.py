@@ -155,6 +155,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _pretrain(args: argparse.Namespace) -> None:
     import yaml
+    from lightning.pytorch.utilities import rank_zero_only
 
     from scgpt.pretraining import PretrainingConfig, pretrain
 
@@ -167,7 +168,10 @@ def _pretrain(args: argparse.Namespace) -> None:
             changes[name] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ValueError(f"--set {name}=...: {value!r:.50} is not valid YAML.") from None
-    print(pretrain(PretrainingConfig.from_yaml(args.config, changes)))
+    # Lightning draws its bar on stdout, which is for the model's folder where it goes to a file or another command.
+    folder = pretrain(PretrainingConfig.from_yaml(args.config, changes), progress_bar=sys.stdout.isatty())
+    if rank_zero_only.rank == 0:
+        print(folder)
 
 
 def _corpus_build(args: argparse.Namespace) -> None:
