@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
+import sys
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -22,7 +24,9 @@ def inform(message: str) -> None:
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
         if not logger.hasHandlers():
-            logger.addHandler(logging.StreamHandler())
+            # As scanpy does: what stands on stderr looks like an error in a notebook.
+            in_notebook = getattr(builtins, "__IPYTHON__", False)
+            logger.addHandler(logging.StreamHandler(sys.stdout if in_notebook else sys.stderr))
     logger.info(message)
 
 

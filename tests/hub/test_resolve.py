@@ -94,6 +94,8 @@ def test_the_small_model_is_part_of_the_package(cache):
     assert len(checkpoint.vocab.genes) == 26404
     assert {"gep", "gepc", "zero"} <= set(checkpoint.config.heads)
     assert checkpoint.report.fresh == ()
+    assert checkpoint.report.source == "mini"  # and not where this machine keeps it
+    assert read(folder).report.source == str(folder)
     assert not cache.exists()  # nothing was downloaded
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 import scgpt
 from scgpt import hub
+from scgpt.cli import main
 from scgpt.corpus import build
 from scgpt.data import GeneVocab
 from scgpt.model import SCGPT
@@ -233,6 +235,21 @@ def test_batches_that_do_not_fit_are_trained_on_in_parts(settings, tmp_path, sho
         quiet(settings())
     for name, tensor in weights(tmp_path / "whole").items():
         torch.testing.assert_close(weights(tmp_path / "run")[name], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_the_command_prints_the_folder_of_the_model_and_nothing_else(settings, tmp_path, capfd):
+    (tmp_path / "p.yaml").write_text(settings(max_steps=2).to_yaml())
+    assert main(["pretrain", "--config", str(tmp_path / "p.yaml")]) == 0
+    assert capfd.readouterr().out == f"{tmp_path / 'run' / 'model'}\n"
+
+
+@pytest.mark.parametrize(("rank", "shown"), [(0, "folder\n"), (1, "")])
+def test_of_several_processes_one_prints(settings, tmp_path, capsys, monkeypatch, rank, shown):
+    (tmp_path / "p.yaml").write_text(settings().to_yaml())
+    monkeypatch.setattr("scgpt.pretraining.pretrain", lambda *_, **__: Path("folder"))
+    monkeypatch.setattr(rank_zero_only, "rank", rank, raising=False)
+    assert main(["pretrain", "--config", str(tmp_path / "p.yaml")]) == 0
+    assert capsys.readouterr().out == shown
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ def add(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     import yaml
+    from lightning.pytorch.utilities import rank_zero_only
 
     from scgpt.pretraining import PretrainingConfig, pretrain
 
@@ -44,4 +47,7 @@ def _run(args: argparse.Namespace) -> None:
             changes[name] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ValueError(f"--set {name}=...: {value!r:.50} is not valid YAML.") from None
-    print(pretrain(PretrainingConfig.from_yaml(args.config, changes)))
+    with redirect_stdout(sys.stderr):  # where Lightning shows the progress
+        folder = pretrain(PretrainingConfig.from_yaml(args.config, changes), progress_bar=sys.stderr.isatty())
+    if rank_zero_only.rank == 0:
+        print(folder)

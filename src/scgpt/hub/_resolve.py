@@ -180,7 +180,10 @@ def read(model: str | Path, *, fresh: Iterable[str] = (), **changes: Any) -> Che
     """
     folder = resolve(model)
     if not any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
-        return _official.read_official(folder, fresh=fresh, **changes)
-    checkpoint = read_checkpoint(folder)
-    checkpoint = replace(checkpoint, report=replace(checkpoint.report, source=source_of(folder)))
-    return checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint
+        checkpoint = _official.read_official(folder, fresh=fresh, **changes)
+    else:
+        checkpoint = read_checkpoint(folder)
+        checkpoint = checkpoint.adapt(fresh, **changes) if fresh or changes else checkpoint
+    # A name says more than where this machine keeps it.
+    source = str(model) if str(model) in known_checkpoints() and folder != Path(model) else source_of(folder)
+    return replace(checkpoint, report=replace(checkpoint.report, source=source))

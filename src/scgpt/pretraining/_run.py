@@ -180,7 +180,7 @@ def _keep_last(trainer: pl.Trainer, states: Path, *, anew: bool) -> None:
     """Keep the state after the last step, which need not be a multiple of ``checkpoint_every``, in place of the others."""
     last = states / f"step={trainer.global_step}.ckpt"
     if anew or not trainer.strategy.broadcast(last.exists()):
-        trainer.save_checkpoint(last)
+        trainer.save_checkpoint(last, weights_only=False)
     if trainer.is_global_zero:
         remove_other_states(last)
 
