@@ -44,7 +44,8 @@ def test_features_of_all_studies_under_one_roof(cite, multiome):
     joint = join_modalities({"cite": cite, "multiome": multiome}, batch_key="donor", n_top_genes=100, n_top_peaks=5)
     assert {kind: x.shape for kind, x in joint.mod.items()} == {"rna": (46, 18), "atac": (16, 5), "protein": (19, 4)}
     assert set(joint.obs["donor"]) == {"cite:x", "cite:y", "multiome"}
-    # Cells are found again by their rows.
+    # Cells are found again by their rows, and by their names.
+    assert joint.obs.loc[["cite:0", "cite:29", "multiome:15"], "cell"].tolist() == ["c0", "c29", "m15"]
     assert joint.obs_names[0] == "cite:0" and "multiome:15" in joint.obs_names
     assert "cite:4" in joint["rna"].obs_names and "cite:4" not in joint["protein"].obs_names
     row = joint["rna"].obs_names.get_loc("multiome:3")

@@ -72,8 +72,9 @@ def join_modalities(
 
     Returns
     -------
-    Cells under the names ``"study:row"``, those left out that have no modality. ``.obs["batch"]``, or ``batch_key``, is
-    the batch. Each modality stands under its kind, with ``.varm["measured"]`` as :func:`join_studies` writes it.
+    Cells under the names ``"study:row"``, those left out that have no modality. ``.obs["cell"]`` is the name that they
+    have in their study, ``.obs["batch"]``, or ``batch_key``, the batch. Each modality stands under its kind, with
+    ``.varm["measured"]`` as :func:`join_studies` writes it.
 
     Raises
     ------
@@ -128,6 +129,8 @@ def join_modalities(
         # A gene and a protein may have one name; they are told apart by their modality.
         warnings.filterwarnings("ignore", message="var_names are not unique")
         joint = MuData(joined)
+    places = (cell.rpartition(":") for cell in joint.obs_names)
+    joint.obs["cell"] = [str(studies[name].obs_names[int(row)]) for name, _, row in places]
     joint.obs[column] = pd.Categorical(obs_column(joint, column))
     return joint
 

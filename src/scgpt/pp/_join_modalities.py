@@ -58,9 +58,9 @@ def join_modalities(
 
     Returns
     -------
-    Cells under the names ``"data set:row"``, without those that have no modality. Each modality stands under its kind,
-    with a table ``.varm["measured"]`` (features by batches) of what was measured; ``.obs["batch"]``, or ``batch_key``, is
-    the batch. For ``MultiSCGPT.setup_mudata(joint, batch_key="batch", measured_key="measured")``.
+    Cells under the names ``"data set:row"``, without those that have no modality; ``.obs["cell"]`` is the name that they
+    have in their data set. Each modality stands under its kind, with a table ``.varm["measured"]`` (features by batches) of
+    what was measured; ``.obs["batch"]``, or ``batch_key``, is the batch. For ``MultiSCGPT.setup_mudata(joint, batch_key="batch", measured_key="measured")``.
 
     Raises
     ------
