@@ -92,7 +92,7 @@ def test_numbers_stay_within_their_squares_and_the_figure(rng):
 
 
 def test_without_room_for_numbers_there_is_a_colour_bar(adata):
-    figure, ax = plt.subplots(figsize=(1, 1))
+    figure, ax = plt.subplots(figsize=(0.8, 0.8))
     assert confusion(adata, "cell_type", ax=ax, show=False) is ax
     assert len(ax.texts) == 0
     assert [a.get_ylabel() for a in figure.axes] == ["true", "share of true type"]
