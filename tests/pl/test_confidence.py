@@ -96,3 +96,12 @@ def test_wrong_input_is_an_error_that_says_what(adata):
     adata.obs["scgpt_label"] = "Unknown"
     with pytest.raises(ValueError, match="All cells are 'Unknown'"):
         confidence(adata, "cell_type", unknown_label="Unknown", show=False)
+
+
+def test_colours_may_be_chosen(adata):
+    ax = confidence(adata, "cell_type", palette={"bins": "#123456"}, show=False)
+    (line,) = (line for line in ax.lines if line.get_marker() == "o")
+    bars = {mpl.colors.to_hex(bar.get_facecolor()) for bar in ax.child_axes[0].patches}
+    assert {line.get_color()} == bars == {"#123456"}
+    with pytest.raises(ValueError, match="palette= has colours for"):
+        confidence(adata, "cell_type", palette={"cells": "red"}, show=False)

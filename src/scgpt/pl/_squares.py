@@ -46,7 +46,7 @@ def fit_names(ax: Axes, least: float = 0) -> tuple[float, float]:
     assert figure is not None
     labels = [*ax.get_xticklabels(), *ax.get_yticklabels()]
     n_columns, n_rows = len(ax.get_xticks()), len(ax.get_yticks())
-    own = labels[0].get_fontsize()
+    own = float(labels[0].get_fontsize())
     for size in (own, *(smaller for smaller in (6.5, 6, 5.5, 5) if smaller < own)):
         for label in labels:
             label.set_fontsize(size)
