@@ -97,8 +97,8 @@ def confusion(
 
     number_width = _NUMBER_WIDTH * (len(f"{largest:.0f}") if normalize is None else 4) / 4
     width, height = fit_names(ax, least=5 * number_width)
-    size = min(_DIGITS, width / number_width, height / 1.2)
-    if size < 5:  # none can be read
+    points = min(_DIGITS, width / number_width, height / 1.2)
+    if points < 5:  # none can be read
         color_bar(ax, image, "cells" if normalize is None else f"share of {normalize} type")
         fit_names(ax)
         return finish(ax, show, save)
@@ -107,5 +107,5 @@ def confusion(
             text = f"{value:.0f}" if normalize is None else f"{value:.2f}"
             if float(text) > 0:
                 color = text_color(colors(value / largest))
-                ax.text(x, y, text, ha="center", va="center", fontsize=size, color=color)
+                ax.text(x, y, text, ha="center", va="center", fontsize=points, color=color)
     return finish(ax, show, save)
