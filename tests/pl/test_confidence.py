@@ -58,7 +58,7 @@ def test_above_stands_a_histogram(adata):
 def test_the_error_is_that_of_the_scores(unknown_label, adata):
     expected = annotation_scores(adata, "cell_type", unknown_label=unknown_label).overall["ECE"]
     ax = confidence(adata, "cell_type", unknown_label=unknown_label, show=False)
-    assert [text.get_text() for text in ax.texts] == [f"ECE {expected:.3f}"]
+    assert ax.child_axes[0].get_title(loc="left") == f"ECE {expected:.3f}"
     assert (points(ax)[:, 0] < 0.5).any() == (unknown_label is None)
 
 
@@ -96,3 +96,12 @@ def test_wrong_input_is_an_error_that_says_what(adata):
     adata.obs["scgpt_label"] = "Unknown"
     with pytest.raises(ValueError, match="All cells are 'Unknown'"):
         confidence(adata, "cell_type", unknown_label="Unknown", show=False)
+
+
+def test_colours_may_be_chosen(adata):
+    ax = confidence(adata, "cell_type", palette={"bins": "#123456"}, show=False)
+    (line,) = (line for line in ax.lines if line.get_marker() == "o")
+    bars = {mpl.colors.to_hex(bar.get_facecolor()) for bar in ax.child_axes[0].patches}
+    assert {line.get_color()} == bars == {"#123456"}
+    with pytest.raises(ValueError, match="palette= has colours for"):
+        confidence(adata, "cell_type", palette={"cells": "red"}, show=False)

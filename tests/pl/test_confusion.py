@@ -92,7 +92,7 @@ def test_numbers_stay_within_their_squares_and_the_figure(rng):
 
 
 def test_without_room_for_numbers_there_is_a_colour_bar(adata):
-    figure, ax = plt.subplots(figsize=(1, 1))
+    figure, ax = plt.subplots(figsize=(0.8, 0.8))
     assert confusion(adata, "cell_type", ax=ax, show=False) is ax
     assert len(ax.texts) == 0
     assert [a.get_ylabel() for a in figure.axes] == ["true", "share of true type"]
@@ -120,3 +120,16 @@ def test_wrong_input_is_an_error_that_says_what(adata):
     adata.obs.loc["c0", "cell_type"] = None
     with pytest.raises(ValueError, match="1 of 6 cells have no label"):
         confusion(adata, "cell_type", show=False)
+
+
+def test_long_names_are_read_in_a_column_of_a_page(rng):
+    types = [f"CD4+/CD45RA+/CD25- type {i}" for i in range(9)]
+    obs = pd.DataFrame({"cell_type": rng.choice(types, 500), "scgpt_label": rng.choice(types, 500)})
+    figure, ax = plt.subplots(figsize=(3.35, 3.35), layout="constrained")
+    confusion(ad.AnnData(obs=obs.set_axis(obs.index.astype(str))), "cell_type", ax=ax, show=False)
+    figure.draw_without_rendering()
+    assert len(ax.texts) > 70
+    assert min(text.get_fontsize() for text in (*ax.texts, *ax.get_xticklabels())) >= 5
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(box.count_overlaps(boxes[:i]) for i, box in enumerate(boxes))

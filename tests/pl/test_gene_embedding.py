@@ -257,3 +257,16 @@ def test_wrong_data_are_an_error_that_says_what(adata):
     adata.varm["X_umap"][2:] = np.nan
     with pytest.raises(ValueError, match=re.escape("2 of 12 genes have an embedding in .varm['X_umap']: too few")):
         gene_embedding(adata, basis="X_umap", show=False)
+
+
+def test_more_programs_than_colours_are_drawn_and_names_lie_on_no_other(rng):
+    adata = ad.AnnData(np.ones((2, 330), np.float32), var=pd.DataFrame(index=[f"G{i}" for i in range(330)]))
+    names = [f"P{i + 1}" for i in range(110)]
+    adata.var["scgpt_program"] = pd.Categorical(np.repeat(names, 3), names)
+    adata.varm["X_umap"] = rng.normal(size=(330, 2))
+    ax = gene_embedding(adata, basis="X_umap", label="G0", show=False)
+    assert len(set(colors(ax, adata).values())) > 90
+    assert "G0" in written(ax)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert 10 < len(boxes) < 111
+    assert not any(box.count_overlaps(boxes[:i]) for i, box in enumerate(boxes))

@@ -62,7 +62,7 @@ def test_colours_tell_what_is_true_and_what_shares_a_gene(truth, ranking):
     assert len({true, relevant, other}) == 3
     assert colors(ax) == [relevant, true, other, relevant, other]
     assert [label.get_fontweight() for label in ax.get_yticklabels()] == ["normal", "bold", *["normal"] * 3]
-    assert ax.get_legend().get_title().get_text() == "s, truth: A+B"
+    assert ax.get_legend().get_title().get_text() == "s\ntruth: A+B"
 
 
 def test_the_truth_is_written_where_it_was_not_found(ranking):

@@ -9,7 +9,7 @@ import numpy as np
 
 from scgpt._messages import listed
 
-from ._colors import SAFE
+from ._colors import MUTED, SAFE
 
 if TYPE_CHECKING:
     from matplotlib.typing import ColorType
@@ -29,7 +29,7 @@ def category_colors(
     names
         Categories.
     palette
-        Colours by name or in their order, or the name of a colour map. By default those ``known`` or else, of up to seven,
+        Colours by name or in their order, or the name of a colour map. By default those ``known`` or else, of up to nine,
         such that all people tell apart; of more, scanpy's.
     known
         Colours that they had elsewhere.
@@ -43,7 +43,7 @@ def category_colors(
     if palette is None:
         if known is not None:
             return list(known)
-        palette = next((own for own in (SAFE, *_scanpys()) if len(own) >= n), None)
+        palette = next((own for own in (SAFE, MUTED, *_scanpys()) if len(own) >= n), None)
         if palette is None:
             raise ValueError(f"{n} categories cannot be told by colour: name another column, or pass palette=.")
     if isinstance(palette, str):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 VERMILLION, SKY, YELLOW = "#D55E00", "#56B4E9", "#F0E442"
 SAFE = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, YELLOW)
+# Tol's "muted", of more colours that are told apart, less easily.
+MUTED = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
 
 
 def text_color(background: tuple[float, float, float, float]) -> str:

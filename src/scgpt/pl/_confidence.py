@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._colors import BLUE, with_own
 from ._finish import finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
 
 
 def confidence(
@@ -23,6 +26,7 @@ def confidence(
     probabilities: str | None = None,
     unknown_label: str | None = None,
     n_bins: int = 15,
+    palette: Mapping[str, ColorType] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -31,8 +35,8 @@ def confidence(
 
     Cells are put into bins of equal width by their confidence, and each bin with a cell is a point at its mean confidence
     and its accuracy. On the dashed line the two are the same; below it, predictions are more confident than right. Above
-    stands a histogram of the confidence in the same bins. The expected calibration error that is written in the
-    diagram is that of :func:`scgpt.metrics.annotation_scores`.
+    stands a histogram of the confidence in the same bins. The expected calibration error that is written on
+    top is that of :func:`scgpt.metrics.annotation_scores`.
 
     Parameters
     ----------
@@ -50,6 +54,8 @@ def confidence(
         Predicted label of cells that were not answered; they are left out.
     n_bins
         Number of bins.
+    palette
+        Colours for the ``"bins"`` and the ``"diagonal"``.
     ax
         Axes to draw on; the histogram is put on their top edge. A new figure by default.
     show
@@ -66,7 +72,7 @@ def confidence(
     KeyError
         When a column or the probabilities are not there.
     ValueError
-        When there is no confidence, or it is not one; when no cell was answered.
+        When there is no confidence, or it is not one; when no cell was answered, or ``palette`` makes no sense.
 
     Examples
     --------
@@ -83,6 +89,7 @@ def confidence(
     from scgpt.metrics._calibration import CalibrationBins
     from scgpt.metrics._predictions import Predictions, confidence_of
 
+    colors = with_own({"bins": BLUE, "diagonal": "0.5"}, palette)
     cells = Predictions.of(adata, label_key, prediction_key, unknown_label)
     values = confidence_of(adata, cells, prediction_key, confidence_key, probabilities)
     if values is None:
@@ -94,17 +101,20 @@ def confidence(
 
     if ax is None:
         _, ax = plt.subplots(figsize=(3.3, 3.9), layout="constrained")
-    ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
+    ax.plot([0, 1], [0, 1], color=colors["diagonal"], linestyle="--", linewidth=1)
     means = bins.confidence[filled] / bins.cells[filled]
-    ax.plot(means, bins.right[filled] / bins.cells[filled], color="tab:blue", marker="o", markersize=5)
-    ax.text(0.04, 0.94, f"ECE {bins.expected_error:.3f}", transform=ax.transAxes, va="top")
-    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
+    ax.plot(means, bins.right[filled] / bins.cells[filled], color=colors["bins"], marker="o", markersize=5)
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=np.arange(6) / 5)
+    ax.set_xlabel("confidence", fontsize="small")
+    ax.set_ylabel("accuracy", fontsize="small")
+    ax.tick_params(labelsize="small")
 
     above = ax.inset_axes((0, 1.04, 1, 0.22), sharex=ax)
     edges = np.linspace(0, 1, n_bins + 1)
     shares = bins.cells / bins.cells.sum()
-    above.bar(edges[:-1], shares, 1 / n_bins, align="edge", color="tab:blue", edgecolor="white", linewidth=0.5)
-    above.tick_params(labelbottom=False)
-    above.set_ylabel("share\nof cells")
+    above.bar(edges[:-1], shares, 1 / n_bins, align="edge", color=colors["bins"], edgecolor="white", linewidth=0.5)
+    above.tick_params(labelbottom=False, labelsize="small")
+    above.set_ylabel("share\nof cells", fontsize="small")
+    above.set_title(f"ECE {bins.expected_error:.3f}", loc="left", fontsize="small", fontweight="bold")
     above.spines[["top", "right"]].set_visible(False)
     return finish(ax, show, save)

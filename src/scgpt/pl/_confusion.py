@@ -9,7 +9,8 @@ import numpy as np
 
 from ._colors import text_color
 from ._finish import finish
-from ._squares import draw_squares
+from ._legend import color_bar
+from ._squares import draw_squares, fit_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 # Inches: a square that holds a number of two decimals, and a letter of a type's name.
-_SQUARE, _LETTER = 0.3, 0.075
-# Points that such a number takes.
-_NUMBER_WIDTH = 16
+_SQUARE, _LETTER = 0.27, 0.06
+# Points of its digits, and those that it takes of these.
+_DIGITS, _NUMBER_WIDTH = 6.5, 2.4
 
 
 def confusion(
@@ -98,21 +99,21 @@ def confusion(
         _, ax = plt.subplots(figsize=size, layout="constrained")
     colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
     largest = table.max() if normalize is None else 1
-    image = draw_squares(ax, table, cells.types, cells.names, colors, (0, largest))
-    ax.set(xlabel="predicted", ylabel="true")
+    image = draw_squares(ax, table, cells.types, cells.names, colors, (0, largest), fontsize="x-small")
+    ax.set_xlabel("predicted", fontsize="small")
+    ax.set_ylabel("true", fontsize="small")
 
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()  # gives the axes their size
-    box = ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
-    digits = len(f"{largest:.0f}") if normalize is None else 4
-    if 72 * box.width / n_columns < _NUMBER_WIDTH * digits / 4 or 72 * box.height / n_rows < 8:
-        figure.colorbar(image, ax=ax, label="cells" if normalize is None else f"share of {normalize} type")
+    number_width = _NUMBER_WIDTH * (len(f"{largest:.0f}") if normalize is None else 4) / 4
+    width, height = fit_names(ax, least=5 * number_width)
+    points = min(_DIGITS, width / number_width, height / 1.2)
+    if points < 5:  # none can be read
+        color_bar(ax, image, "cells" if normalize is None else f"share of {normalize} type")
+        fit_names(ax)
         return finish(ax, show, save)
     for y, row in enumerate(table):
         for x, value in enumerate(row):
             text = f"{value:.0f}" if normalize is None else f"{value:.2f}"
             if float(text) > 0:
                 color = text_color(colors(value / largest))
-                ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color=color)
+                ax.text(x, y, text, ha="center", va="center", fontsize=points, color=color)
     return finish(ax, show, save)

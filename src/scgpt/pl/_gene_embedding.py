@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.transforms import Bbox
     from matplotlib.typing import ColorType
 
 # Inches: a column of a page.
@@ -58,7 +59,7 @@ def gene_embedding(
         Cells whose genes have embeddings, as :func:`scgpt.tl.gene_programs` writes them.
     color
         Column of ``.var`` to colour by; numbers have a colour bar. By default the programs, where there are some, whose
-        names stand among their genes.
+        names stand among their genes where there is room for them.
     groupby
         Column of ``.obs`` with groups of cells, such as types, to colour genes by instead: each marker by the group it
         is a marker of, and other genes grey.
@@ -75,7 +76,7 @@ def gene_embedding(
         Area of a point in square points, as in :func:`scanpy.pl.embedding`.
     palette
         Colours of categories: by their names, in their order, or the name of a colour map. By default those that scanpy
-        left in ``.uns``; else up to seven that all people tell apart, and scanpy's where there are more.
+        left in ``.uns``; else up to nine that all people tell apart, and scanpy's where there are more.
     cmap
         Colours of numbers.
     ax
@@ -141,31 +142,28 @@ def gene_embedding(
         color_bar(ax, shades.scale, title)
     if handles:
         legend_above(ax, handles, title, n_columns)
-    if title == "program":
-        _name_programs(ax, gene_column(adata, PROGRAM).iloc[genes], places)
     place = dict(zip(genes.tolist(), places, strict=True))
-    write_names(ax, {str(adata.var_names[i]): place[i] for i in wanted}, area**0.5 / 2, all_of_them=True)
+    names = {str(adata.var_names[i]): place[i] for i in wanted}
+    covered = write_names(ax, names, area**0.5 / 2, all_of_them=True)
+    if title == "program":
+        _name_programs(ax, gene_column(adata, PROGRAM).iloc[genes], places, covered)
     return finish(ax, show, save)
 
 
-def _name_programs(ax: Axes, column: pd.Series, places: NDArray[np.float64]) -> None:
-    """Write programs in the middle of their genes."""
+def _name_programs(ax: Axes, column: pd.Series, places: NDArray[np.float64], covered: list[Bbox]) -> None:
+    """Write programs in the middle of their genes, where no name is of a gene or of a larger program."""
     from matplotlib.patheffects import withStroke
 
-    # The largest last, above the others.
-    for name in column.astype("category").cat.remove_unused_categories().cat.categories[::-1]:
+    written = [*covered]
+    for name in column.astype("category").cat.remove_unused_categories().cat.categories:  # the largest first
         x, y = np.median(places[(column == name).to_numpy()], 0)
-        ax.text(
-            x,
-            y,
-            str(name),
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            fontweight="bold",
-            path_effects=[withStroke(linewidth=1.8, foreground="white")],
-            zorder=4,
-        )
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "fontweight": "bold", "zorder": 4}
+        text = ax.text(x, y, str(name), path_effects=[withStroke(linewidth=1.8, foreground="white")], **style)
+        box = text.get_window_extent()
+        if box.count_overlaps(written):
+            text.remove()
+        else:
+            written.append(box)
 
 
 def _embedded(adata: AnnData, basis: str) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,10 +30,15 @@ def shades_of_genes(
     cmap: str | Colormap,
 ) -> tuple[Shades, str]:
     """Return colours of genes by a column of ``.var``, one for all without, and what the column is called."""
+    from scanpy.plotting.palettes import default_102
+
     if color is None:
         return Shades.one(len(genes)), ""
     column = gene_column(adata, color).iloc[genes]
     if color == PROGRAM:
+        if palette is None and column.nunique() > len(default_102):
+            # Their names tell them apart, and colours need not: those of few genes share theirs.
+            palette = list(islice(cycle(default_102), column.nunique()))
         return Shades.of(column, ".var", palette, cmap, adata.uns, missing="none"), "program"
     return Shades.of(column, ".var", palette, cmap, adata.uns), color
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ._colors import text_color
+from ._colors import ORANGE, text_color
 from ._finish import finish
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ _GROUPS = {
 }
 _BENCHMARKER = "scib-metrics: "
 _BARS = {*_GROUPS["Averages"], *(_BENCHMARKER + name for name in ("Bio conservation", "Batch correction", "Total"))}
-_NAMES_WIDTH, _BAR_WIDTH = 2.5, 0.85
+# Inches: a circle, the longest bar, a row, and a letter of a name and of a heading.
+_CIRCLE, _BAR, _ROW, _LETTER, _SMALL_LETTER = 0.26, 0.42, 0.34, 0.065, 0.047
 
 
 def integration_scores(
@@ -35,7 +37,7 @@ def integration_scores(
     """Draw the scores of embeddings as a table, the best on top.
 
     Metrics are circles and averages are bars; colours and lengths run from 0 to 1. Where the averages come with
-    95 % intervals, an orange line at the foot of the bar shows them, and they are written in it. Columns without any value are left out.
+    95 % intervals, an orange line on the bar shows them, and they are written above it. Columns without any value are left out.
 
     Parameters
     ----------
@@ -83,29 +85,48 @@ def integration_scores(
     if sort_by not in table:
         raise KeyError(f"There is no column {sort_by!r} to sort by; there are {list(table)}.")
     table = table.sort_values(sort_by, ascending=False, kind="stable")
-    n_columns = sum(len(columns) for _, columns in groups)
+    names = [str(name) for name in table.index]
+    columns = [column for _, own in groups for column in own]
 
+    # Of the table, as wide as in inches; upwards, rows are counted.
+    left = _LETTER * max(map(len, names)) + 0.1
+    width = left + sum(_width(column) for column in columns)
+    head = (_SMALL_LETTER * max(len(_heading(column)) for column in columns) + 0.35) / _ROW
     if ax is None:
-        _, ax = plt.subplots(figsize=(0.8 * (n_columns + _NAMES_WIDTH), 0.5 * (len(table) + 2.5)))
-    colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
-    for y, name in enumerate(table.index):
-        ax.text(-_NAMES_WIDTH, y, str(name), ha="left", va="center", weight="bold")
-        ax.axhline(y + 0.5, color="0.85", linewidth=0.8)
-    x = 0
-    for title, columns in groups:
-        ax.text(x + (len(columns) - 1) / 2, -1.75, title, ha="center", va="center", weight="bold")
-        ax.plot([x - 0.4, x + len(columns) - 0.6], [-1.4, -1.4], color="black", linewidth=1)
-        for column in columns:
-            heading = column.removeprefix(_BENCHMARKER).replace("_", " ").replace(" ", "\n", 1)
-            ax.text(x, -0.95, heading, ha="center", va="center", fontsize="small")
-            draw = _bars if column in _BARS else _circles
-            draw(ax, table, column, x, colors)
-            x += 1
-    ax.axhline(-0.5, color="black", linewidth=1)
-    ax.set(xlim=(-_NAMES_WIDTH - 0.1, n_columns - 0.4), ylim=(len(table) - 0.4, -2.1))
+        _, ax = plt.subplots(figsize=(width, _ROW * (len(table) + head)), layout="constrained")
+    ax.set(xlim=(-left, width - left), ylim=(len(table) - 0.4, -0.5 - head))
     ax.set_axis_off()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # gives the axes their size
+    box = ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    scale = min(box.width / width, box.height / _ROW / (len(table) + head))
+    sheet = _Sheet(ax, mpl.colormaps[cmap] if isinstance(cmap, str) else cmap, scale)
 
+    for y, name in enumerate(names):
+        sheet.write(-left, y, name, weight="bold")
+        ax.axhline(y + 0.5, color="0.85", linewidth=0.8)
+    x = 0.0
+    for title, own in groups:
+        total = sum(_width(column) for column in own)
+        sheet.write(x, -0.35 - head, title, weight="bold", va="top")
+        ax.plot([x, x + total - 0.08], [0.2 - head] * 2, color="black", linewidth=1)
+        for column in own:
+            middle = x + _width(column) / 2 - 0.04
+            sheet.write(middle, -0.6, _heading(column), size=6, ha="center", va="bottom", rotation=90)
+            draw = sheet.bars if column in _BARS else sheet.circles
+            draw(table, column, middle)
+            x += _width(column)
+    ax.axhline(-0.5, color="black", linewidth=1)
     return finish(ax, show, save)
+
+
+def _heading(column: str) -> str:
+    return column.removeprefix(_BENCHMARKER).replace("_", " ")
+
+
+def _width(column: str) -> float:
+    return _BAR + 0.08 if column in _BARS else _CIRCLE + 0.04
 
 
 def _columns_of(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -118,39 +139,46 @@ def _columns_of(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return groups
 
 
-def _circles(ax: Axes, table: pd.DataFrame, column: str, x: int, colors: Colormap) -> None:
-    values = table[column].to_numpy(dtype=float)
-    ax.scatter([x] * len(values), range(len(values)), s=650, c=values, cmap=colors, vmin=0, vmax=1, edgecolors="0.7")
-    for y, value in enumerate(values):
-        _number(ax, x, y, value, colors, ha="center")
+@dataclass(frozen=True)
+class _Sheet:
+    """What a table is drawn on."""
 
+    ax: Axes
+    colors: Colormap
+    scale: float
+    """Size of the axes as a share of what the table would take."""
 
-def _bars(ax: Axes, table: pd.DataFrame, column: str, x: int, colors: Colormap) -> None:
-    left = x - _BAR_WIDTH / 2
-    values = table[column].to_numpy(dtype=float)
-    ax.barh(range(len(values)), _BAR_WIDTH * values, left=left, height=0.65, color=colors(values))
-    if f"{column}_low" not in table:
+    def write(self, x: float, y: float, text: str, *, size: float = 7, va: str = "center", **style: Any) -> None:
+        """Write letters of some points, which get smaller with the axes as far as they can be read."""
+        fontsize = max(5, size * min(1, self.scale))
+        self.ax.text(x, y, text, fontsize=fontsize, va=va, **style)
+
+    def circles(self, table: pd.DataFrame, column: str, x: float) -> None:
+        values = table[column].to_numpy(dtype=float)
+        area = (72 * _CIRCLE * self.scale) ** 2
+        style: dict[str, Any] = {"cmap": self.colors, "vmin": 0, "vmax": 1, "edgecolors": "0.7", "linewidths": 0.6}
+        self.ax.scatter([x] * len(values), range(len(values)), s=area, c=values, **style)
         for y, value in enumerate(values):
-            _number(ax, left + 0.04, y, value, colors, ha="left")
-        return
-    low, high = (table[f"{column}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
-    heights = [y + 0.3 for y in range(len(values))]
-    ax.hlines(heights, left + _BAR_WIDTH * low, left + _BAR_WIDTH * high, color="tab:orange", linewidth=2.5)
-    for y, value in enumerate(values):
-        _number(ax, left + 0.04, y - 0.12, value, colors, ha="left")
-        _number(ax, left + 0.04, y + 0.18, value, colors, ha="left", text=f"{low[y]:.2f} – {high[y]:.2f}")
+            if value == value:  # no NaN
+                self.write(x, y, _number(value), size=6, ha="center", color=text_color(self.colors(value)))
+
+    def bars(self, table: pd.DataFrame, column: str, x: float) -> None:
+        left = x - _BAR / 2
+        values = table[column].to_numpy(dtype=float)
+        heights = [y + 0.3 for y in range(len(values))]
+        self.ax.barh(heights, _BAR * values, left=left, height=0.2, color=self.colors(values))
+        intervals = f"{column}_low" in table
+        for y, value in enumerate(values):
+            if value == value:
+                self.write(left, y - 0.28 if intervals else y, _number(value), size=6)
+        if not intervals:
+            return
+        low, high = (table[f"{column}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
+        self.ax.hlines(heights, left + _BAR * low, left + _BAR * high, color=ORANGE, linewidth=2.5 * self.scale)
+        for y in range(len(values)):
+            if low[y] == low[y]:
+                self.write(left, y + 0.02, f"{_number(low[y])}–{_number(high[y])}", size=5)
 
 
-def _number(ax: Axes, x: float, y: float, value: float, colors: Colormap, ha: str, text: str | None = None) -> None:
-    """Write a number, or the text that goes with it, in a colour that is read on the number's own."""
-    if value != value:  # NaN
-        return
-    ax.text(
-        x,
-        y,
-        text or f"{value:.2f}",
-        ha=ha,
-        va="center",
-        fontsize="xx-small" if text else "small",
-        color=text_color(colors(value)),
-    )
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00")

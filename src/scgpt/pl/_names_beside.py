@@ -33,8 +33,10 @@ def write_names(
     *,
     all_of_them: bool,
     clear_of: NDArray[np.float64] | None = None,
-) -> None:
+) -> list[Bbox]:
     """Write names beside points on a side that is free; those without one only if all are wanted.
+
+    Returns what they cover, in pixels.
 
     Parameters
     ----------
@@ -84,6 +86,7 @@ def write_names(
             text.remove()
             continue
         written.append(_put(text, best, radius))
+    return written
 
 
 def _put(text: Annotation, side: tuple[float, float, str, str], radius: float) -> Bbox:

@@ -107,7 +107,7 @@ def pathway_counts(
             ticks.append(resolution)
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("resolution of programs", fontsize="small")
     ax.set_ylabel("enriched gene sets", fontsize="small")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _WIDTH = 3.4
 # How often the area of a pair goes into that of a single perturbation.
 _LARGER = 4
+# Points that names keep clear of.
+_FEW = 500
 _WAYS = {
     "dominant_gene": "write it by scgpt.tl.dominant_genes(space), after sc.pp.neighbors(space) and sc.tl.leiden(space)",
     "leiden": "write it by sc.tl.leiden(space), after sc.pp.neighbors(space)",
@@ -76,7 +78,7 @@ def perturbation_space(
         Between the genes of one perturbation.
     palette
         Colours of categories: by their names, in their order, or the name of a colour map. By default those that scanpy
-        left in ``.uns``; else up to seven that all people tell apart, and scanpy's where there are more.
+        left in ``.uns``; else up to nine that all people tell apart, and scanpy's where there are more.
     cmap
         Colours of numbers.
     ax
@@ -152,7 +154,9 @@ def perturbation_space(
     if handles:
         legend_above(ax, handles, str(color) if shades.handles else "", n_columns)
     middles = {name: np.median(places[rows], 0) for name, rows in to_write.items()}
-    write_names(ax, middles, (_LARGER * small) ** 0.5 / 2, all_of_them=label is not True)
+    # Of thousands of points no place is free.
+    clear_of = places if len(places) <= _FEW else None
+    write_names(ax, middles, (_LARGER * small) ** 0.5 / 2, all_of_them=label is not True, clear_of=clear_of)
     return finish(ax, show, save)
 
 

@@ -14,7 +14,7 @@ from scgpt._messages import listed
 from ._category_colors import MISSING
 from ._finish import finish
 from ._legend import color_bar, legend_above
-from ._squares import draw_squares
+from ._squares import draw_squares, fit_names
 from ._written import written, written_table
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def program_activity(
     color_bar(ax, image, "activity" if standard_scale is None else "activity, share of range", where="bottom")
     if np.isnan(values).any():
         legend_above(ax, [Patch(color=MISSING, label="missing")], "", 1)
+    fit_names(ax)
     return finish(ax, show, save)
 
 

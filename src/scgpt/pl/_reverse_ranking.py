@@ -127,7 +127,7 @@ def reverse_ranking(
         ax.set_title(state, loc="left", fontsize="small", fontweight="bold")
         return finish(ax, show, save)
     handles = [dot(colors[role], label) for role, label in _LABELS.items() if role in roles]
-    title = f"truth: {true}" if state in ("", true) else f"{state}, truth: {true}"
+    title = f"truth: {true}" if state in ("", true) else f"{state}\ntruth: {true}"
     legend_above(ax, handles, title, len(handles))
     return finish(ax, show, save)
 

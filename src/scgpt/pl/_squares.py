@@ -35,3 +35,24 @@ def draw_squares(
     ax.tick_params(which="both", length=0)
     ax.spines[:].set_visible(False)
     return image
+
+
+def fit_names(ax: Axes, least: float = 0) -> tuple[float, float]:
+    """Make the names smaller where they lie on one another, or squares are less wide than some points.
+
+    They stay as large as can be read. Returns how wide and high a square is, in points.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    labels = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    n_columns, n_rows = len(ax.get_xticks()), len(ax.get_yticks())
+    own = float(labels[0].get_fontsize())
+    for size in (own, *(smaller for smaller in (6.5, 6, 5.5, 5) if smaller < own)):
+        for label in labels:
+            label.set_fontsize(size)
+        figure.draw_without_rendering()  # gives the axes their size
+        box = ax.get_window_extent()
+        width, height = (72 / figure.dpi * length / n for length, n in ((box.width, n_columns), (box.height, n_rows)))
+        if min(width, height) >= 1.2 * size and width >= least:
+            break
+    return width, height
