@@ -1,12 +1,10 @@
 """Sphinx configuration; https://www.sphinx-doc.org/en/master/usage/configuration.html explains the options."""
 
 import os
-import shutil
 from importlib import import_module
 from importlib.metadata import metadata
 
 import torch
-from sphinxcontrib import katex
 
 # -- Project ---------------------------------------------------------------------------------------------------------
 
@@ -58,7 +56,7 @@ nb_output_stderr = "remove"
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
-katex_prerender = shutil.which(katex.NODEJS_BINARY) is not None
+katex_prerender = False  # the server that would do so may not be up when it is first asked
 
 # -- References ------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from scgpt.train import (
     check_settings,
     checkpoint_callback,
     interrupts_raised,
+    lightning_quiet,
     latest_checkpoint,
     remove_other_states,
 )
@@ -115,7 +116,7 @@ def pretrain(settings: PretrainingConfig, *, callbacks: Iterable[pl.Callback] = 
         checkpoint_callback(states, settings.checkpoint_every),
     ]
     go_on = "Free some space and run the same command again: it goes on from the last state."
-    with full_disk_named(out, go_on), interrupts_raised():
+    with full_disk_named(out, go_on), interrupts_raised(), lightning_quiet():
         _announce(out, settings, corpus, module)
         trainer = _trainer(settings, module, [*own, *callbacks], progress_bar)
         _check_division(settings, trainer.world_size)

@@ -11,6 +11,7 @@ from ._order import CellOrder
 from ._pairs import PairDataModule, PairLoader
 from ._parts import PartOfStep
 from ._plan import ScGPTTrainingPlan, parameter_groups
+from ._quiet import lightning_quiet
 from ._resumable import ResumableLoader
 from ._runner import ScGPTTrainRunner, interrupts_raised
 from ._schedule import Schedule
@@ -44,6 +45,7 @@ __all__ = [
     "interrupts_raised",
     "known_peak",
     "latest_checkpoint",
+    "lightning_quiet",
     "parameter_groups",
     "parts_of",
     "remove_other_states",

@@ -11,6 +11,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scvi.train import Trainer, TrainRunner
 
+from ._quiet import lightning_quiet
 from ._states import WholeCheckpoints
 
 
@@ -18,13 +19,14 @@ class _Trainer(Trainer):
     def __init__(
         self, *args: Any, checkpoint: ModelCheckpoint | None = None, plugins: Sequence[Any] = (), **kwargs: Any
     ):
-        super().__init__(*args, plugins=[WholeCheckpoints(), *plugins], **kwargs)
+        with lightning_quiet():
+            super().__init__(*args, plugins=[WholeCheckpoints(), *plugins], **kwargs)
         # Handed to scvi-tools' trainer, it would be joined by SaveCheckpoint, which throws away what a resume needs.
         if checkpoint is not None:
             self.callbacks.append(checkpoint)
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        with interrupts_raised():
+        with interrupts_raised(), lightning_quiet():
             # Checkpoints of ours hold tensors and plain values; nothing in them needs to be executed.
             super().fit(*args, weights_only=True, **kwargs)
 
