@@ -63,6 +63,6 @@ bench: venv ## run every benchmark, quickly unless ARGS says otherwise
 	done
 
 clean: ## remove caches and build products, not .venv
-	rm -rf build dist htmlcov docs/_build docs/generated .coverage .coverage.* coverage.xml
+	rm -rf build dist htmlcov docs/_build docs/generated docs/notebooks .coverage .coverage.* coverage.xml
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,10 @@
 """Sphinx configuration; https://www.sphinx-doc.org/en/master/usage/configuration.html explains the options."""
 
 import os
+import shutil
 from importlib import import_module
 from importlib.metadata import metadata
+from pathlib import Path
 
 import torch
 
@@ -33,6 +35,11 @@ extensions = [
     "sphinxext.opengraph",
     "IPython.sphinxext.ipython_console_highlighting",
 ]
+# Notebooks lie where people look for them; Sphinx reads what is below its own folder alone.
+HERE = Path(__file__).parent
+for notebook in (HERE.parent / "notebooks").glob("*.ipynb"):
+    (HERE / "notebooks").mkdir(exist_ok=True)
+    shutil.copy2(notebook, HERE / "notebooks")
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 default_role = "literal"
@@ -87,7 +94,7 @@ if os.environ.get("DOCS_OFFLINE"):
     suppress_warnings = ["ref.doc", "ref.ref"]
 
 # Public objects are defined in private modules, and a type annotation names those: link to the public page instead.
-xref_overrides = {"networkx.classes.graph.Graph": "networkx.Graph"}
+xref_overrides = {"networkx.classes.graph.Graph": "networkx.Graph", "scgpt.hub._checkpoint.Card": "scgpt.hub.ModelCard"}
 for namespace in ("data", "get", "hub", "metrics", "metrics.baselines", "model", "nn", "pl", "tl"):
     module = import_module(f"scgpt.{namespace}")
     for name in module.__all__:

@@ -26,8 +26,8 @@ from scgpt.train import (
     check_settings,
     checkpoint_callback,
     interrupts_raised,
-    lightning_quiet,
     latest_checkpoint,
+    lightning_quiet,
     remove_other_states,
 )
 
