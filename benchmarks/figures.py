@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ STYLE = {
     "svg.fonttype": "none",  # text is text
     "svg.hashsalt": "scgpt-tools",
     "figure.dpi": 100,
-    "savefig.dpi": 150,  # of what is drawn as pixels
+    "savefig.dpi": 100,  # of what is drawn as pixels
 }
 
 
@@ -424,8 +425,9 @@ def write(name: str, folder: Path) -> Path:
         path = folder / f"{name}.svg"
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)
-    # Matplotlib leaves spaces at the ends of lines.
-    path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
+    # Matplotlib writes a millionth of a point, and leaves spaces at the ends of lines.
+    text = re.sub(r"(\.\d{2})\d{3,}", r"\1", path.read_text())
+    path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
     return path
 
 

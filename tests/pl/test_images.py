@@ -228,7 +228,8 @@ def beyond_the_ends(figure: Figure) -> set[Text]:
     found = set()
     for axis in figure.findobj(Axis):
         low, high = sorted(axis.get_view_interval())
-        found |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+        beyond = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+        found |= {label for tick in beyond for label in (tick.label1, tick.label2)}
     return found
 
 
