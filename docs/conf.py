@@ -126,5 +126,6 @@ html_theme_options = {
     "use_repository_button": True,
     "path_to_docs": "docs/",
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the sidebar has a field to search in
 }
 pygments_style = "default"

@@ -37,3 +37,9 @@ def test_the_level_is_put_back_after_an_error():
     with pytest.raises(RuntimeError), lightning_quiet():
         raise RuntimeError
     assert LOGGER.level == logging.NOTSET
+
+
+def test_a_training_that_goes_on_has_its_states_there(recwarn):
+    with lightning_quiet():
+        warnings.warn("Checkpoint directory /run/states exists and is not empty.", UserWarning, stacklevel=1)
+    assert not recwarn

@@ -41,7 +41,7 @@ def compare_pathways(
     key_added: str = "scgpt_pathways",
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Count the gene sets that programs are enriched in, of a model and of co-expression (Fig. 5d,e of :cite:t:`Cui2024`).
+    r"""Count the gene sets that programs are enriched in, of a model and of co-expression :cite:p:`Cui2024`.
 
     Co-expression is a network made in the same way: of the same genes, with correlations over cells in the place of cosines of
     embeddings, clustered at the same resolutions, tested against the same background.

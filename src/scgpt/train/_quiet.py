@@ -12,7 +12,7 @@ _LIGHTNING = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 
 @contextmanager
 def lightning_quiet() -> Iterator[None]:
-    """Leave out Lightning's lines on devices and on other products of its makers, and warnings of its own deprecations.
+    """Leave out Lightning's lines on devices and on other products of its makers, and warnings that tell users nothing.
 
     Who wants to read the lines sets the level of the logger ``lightning.pytorch.utilities.rank_zero``.
     """
@@ -23,6 +23,8 @@ def lightning_quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
+            # A training that goes on has its states there.
+            warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
             yield
     finally:
         _LIGHTNING.setLevel(level)
