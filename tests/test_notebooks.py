@@ -14,14 +14,17 @@ nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
-NOTEBOOKS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))}
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+# Files that notebooks/README.md says where to get.
+DATA = set(re.findall(r"`([\w-]+\.h5(?:ad|mu))`", (FOLDER / "README.md").read_text(encoding="utf-8")))
 _QUICK = "quickstart"
 _PLACE = re.compile(r"/(?:home|Users|work|root|opt|usr)/|site-packages|[A-Z]:\\\\")
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("execute", Path(__file__).parents[1] / "notebooks" / "execute.py")
+    spec = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -54,9 +57,8 @@ def test_what_is_kept_was_run_from_top_to_bottom_and_says_nothing_of_a_machine(n
 )
 def test_it_runs(name, script, tmp_path, monkeypatch, request):
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
-    files = set(
-        re.findall(r"[\w-]+\.h5(?:ad|mu)", "".join(c.source for c in notebook.cells if "SCGPT_DATA" in c.source))
-    )
+    sources = "".join(cell.source for cell in notebook.cells)
+    files = {file for file in DATA if f'"{file}"' in sources}
     if files:
         data = Path(os.environ.get("SCGPT_DATA") or request.getfixturevalue("shared") / "data")
         if absent := sorted(file for file in files if not (data / file).is_file()):
