@@ -45,6 +45,24 @@ class ModelCard:
         How long it was trained; a model's own ``save`` and ``push_to_hub`` fill it in.
     losses
         Objectives and their last losses; likewise.
+
+    Raises
+    ------
+    TypeError
+        When ``tissues`` or ``modalities`` is one name in place of a list.
+
+    Examples
+    --------
+    >>> import scgpt
+    >>> from scgpt.hub import ModelCard
+    >>> card = ModelCard(license="cc-by-4.0", tissues=["blood"], description="PBMC of 8 donors; for tutorials.")
+    >>> scgpt.hub.write_checkpoint(scgpt.hub.read("mini"), "model", card=card)
+    >>> print(open("model/README.md").read()[:60])
+    ---
+    license: cc-by-4.0
+    library_name: scgpt-tools
+    tags:
+    - b
     """
 
     license: str | None = None
