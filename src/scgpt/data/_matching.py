@@ -301,7 +301,7 @@ def _read_table(path: str | Path) -> pd.Series:
 
 def _takes_ids_for_symbols(names: NDArray[np.object_], found: NDArray[np.bool_], vocab: GeneVocab) -> bool:
     """Whether data name genes by Ensembl ids and a vocabulary by symbols, but for those few that have none."""
-    return _share_of_ids(names) > 0.5 and found.mean() < 0.5 and _share_of_ids(vocab.genes) < 0.5
+    return _share_of_ids(names) > 0.5 and 2 * int(found.sum()) < len(found) and _share_of_ids(vocab.genes) < 0.5
 
 
 def _share_of_ids(names: Collection[str]) -> float:
