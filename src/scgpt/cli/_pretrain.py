@@ -49,5 +49,4 @@ def _run(args: argparse.Namespace) -> None:
             raise ValueError(f"--set {name}=...: {value!r:.50} is not valid YAML.") from None
     with redirect_stdout(sys.stderr):  # where Lightning shows the progress
         folder = pretrain(PretrainingConfig.from_yaml(args.config, changes), progress_bar=sys.stderr.isatty())
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        print(folder)
+    rank_zero_only(print)(folder)
