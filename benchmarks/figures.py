@@ -128,6 +128,27 @@ def panels(
     return figure, axes
 
 
+def by_task(
+    runs: pd.DataFrame,
+    titles: Mapping[str, str],
+    methods: Sequence[str],
+    metrics: Mapping[str, tuple[float, float]],
+    height: float,
+) -> Figure:
+    """Draw a column for each task, and a row for each metric between its limits."""
+    figure, axes = panels(len(metrics), len(titles), height)
+    for row, (metric, limits) in zip(axes, metrics.items(), strict=True):
+        for ax, task in zip(row, titles, strict=True):
+            own = runs[runs["task"] == task]
+            rows = {name: Row.of(list(group["scores"]), metric) for name, group in own.groupby("method")}
+            draw_rows(ax, rows, methods)
+            ax.set_xlim(limits)
+            ax.set_xlabel(metric.replace("_", " "))
+    for ax, title in zip(axes[0], titles.values(), strict=True):
+        ax.set_title(title, loc="left")
+    return figure
+
+
 def explain(figure: Figure, *more: Line2D, grey: str = "", interval: bool = True) -> None:
     """Say below what colours and marks are."""
     point = {"marker": "o", "linestyle": "none", "markersize": 6}
@@ -190,16 +211,7 @@ def annotation() -> Figure:
         "CellTypist",
         "majority class",
     ]
-    figure, axes = panels(2, 3, 4.6)
-    for row, metric in zip(axes, ("accuracy", "macro_F1"), strict=True):
-        for ax, (task, title) in zip(row, titles.items(), strict=True):
-            own = runs[runs["task"] == task]
-            rows = {name: Row.of(list(group["scores"]), metric) for name, group in own.groupby("method")}
-            draw_rows(ax, rows, methods)
-            ax.set_xlim(0, 1)
-            ax.set_xlabel(metric.replace("_", " "))
-            if metric == "accuracy":
-                ax.set_title(title, loc="left")
+    figure = by_task(runs, titles, methods, {"accuracy": (0, 1), "macro_F1": (0, 1)}, 4.6)
     explain(figure, grey="majority class")
     return figure
 
@@ -217,16 +229,7 @@ def multiomics() -> Figure:
         "PCA and LSI side by side",
         "PCA of RNA",
     ]
-    figure, axes = panels(2, 4, 5)
-    for row, metric in zip(axes, ("AvgBIO", "AvgBATCH"), strict=True):
-        for ax, (task, title) in zip(row, titles.items(), strict=True):
-            own = runs[runs["task"] == task]
-            rows = {name: Row.of(list(group["scores"]), metric) for name, group in own.groupby("method")}
-            draw_rows(ax, rows, methods)
-            ax.set_xlabel(metric)
-            ax.set_xlim((0.25, 0.7) if metric == "AvgBIO" else (0.55, 1))
-            if metric == "AvgBIO":
-                ax.set_title(title, loc="left")
+    figure = by_task(runs, titles, methods, {"AvgBIO": (0.25, 0.7), "AvgBATCH": (0.55, 1)}, 5)
     explain(figure)
     return figure
 

@@ -181,7 +181,7 @@ def _keep_last(trainer: pl.Trainer, states: Path, *, anew: bool) -> None:
     """Keep the state after the last step, which need not be a multiple of ``checkpoint_every``, in place of the others."""
     last = states / f"step={trainer.global_step}.ckpt"
     if anew or not trainer.strategy.broadcast(last.exists()):
-        trainer.save_checkpoint(last, weights_only=False)
+        trainer.save_checkpoint(last, weights_only=False)  # the optimiser's state, too, from which a run goes on
     if trainer.is_global_zero:
         remove_other_states(last)
 
