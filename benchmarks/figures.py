@@ -330,15 +330,15 @@ def bars(ax: Axes, values: Mapping[str, float], colors: Sequence[str]) -> None:
 
 def speed() -> Figure:
     names = {"pbmc": "179 to 719 genes a cell", "mixed": "309 to 1,195 genes", "full": "1,200 genes"}
-    figure, axes = panels(1, 5, 2.3, width=11.5)
-    colors = [ORANGE, ORANGE, BLUE]
+    figure, axes = panels(1, 5, 2.5, width=11.5)
+    colors = [ORANGE, ORANGE, BLUE, BLUE]
     for ax, own in zip(axes[0], of("embed"), strict=False):
         rate = {row["path"]: row["cells/s"] for row in own["rows"]}
-        ours = next(value for path, value in rate.items() if path.startswith("ours"))
         values = {
             "usual": rate["usual, batches of 64"],
             "usual, its best": max(value for path, value in rate.items() if path.startswith("usual")),
-            "scgpt-tools": ours,
+            "scgpt-tools, float32": rate["ours, float32"],
+            "scgpt-tools, bfloat16": rate["ours, bfloat16"],
         }
         bars(ax, values, colors)
         ax.set_title(f"embedding,\n{names[own['cells']]}", loc="left")
@@ -349,7 +349,8 @@ def speed() -> Figure:
         values = {
             "usual": rate["usual"],
             "usual, its best": rate["usual, no dropout of attention"],
-            "scgpt-tools": rate["ours"],
+            "scgpt-tools, float32": rate["ours"],
+            "scgpt-tools, bfloat16": rate["ours, bf16"],
         }
         bars(ax, values, colors)
         ax.set_title(f"a step of\n{step}", loc="left")

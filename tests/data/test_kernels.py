@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scgpt.data._kernels import NEGATIVE, NOT_FINITE, bin_expressed, choose, merge, survey, uniform_all
+from scgpt.data._kernels import NEGATIVE, NOT_FINITE, bin_in_place, choose, merge, survey, uniform_all
 
 SLOTS = np.array([0, -1, 1, 0])  # columns 0 and 3 carry one gene, column 1 none
 
@@ -51,12 +51,14 @@ def test_bins_are_those_of_positions_among_the_sorted_values(values, n_bins):
         first, last = np.searchsorted(ordered, values), np.searchsorted(ordered, values, "right") - 1
         highest = (n_bins - 2) * last // (n - 1) + 1
         lowest = np.minimum(((n_bins - 2) * first + n - 2) // (n - 1) + 1, highest)
-    out = np.empty(n, np.float32)
-    bin_expressed(values, n_bins, False, np.uint64(5), 7, genes, out)
-    assert np.array_equal(out, (lowest + highest) // 2)
-    bin_expressed(values, n_bins, True, np.uint64(5), 7, genes, out)
-    chance = uniform_all(np.uint64(5), np.full(n, 7), genes)
-    assert np.array_equal(out, lowest + (chance * (highest - lowest + 1)).astype(int))
+    chance = uniform_all(np.uint64(5), np.full(n, 7), genes + 100)
+    spread = lowest + (chance * (highest - lowest + 1)).astype(int)
+    zeros = np.sort(np.random.default_rng(3).integers(0, n + 1, 5))  # where genes that are not expressed stand
+    for is_spread, bins in ((False, (lowest + highest) // 2), (True, spread)):
+        out = np.insert(values, zeros, np.float32(0))
+        slots = np.insert(genes, zeros, 0)
+        bin_in_place(out, n_bins, is_spread, np.uint64(5), 7, genes + 100, slots)
+        assert np.array_equal(out, np.insert(bins, zeros, 0))
 
 
 def test_chosen_are_the_genes_that_chance_puts_first(rng):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._arguments import check_whole
 from ._checks import single
 from ._hashing import derive_key
-from ._kernels import bin_expressed
+from ._kernels import bin_in_place
 
 Ties = Literal["middle", "spread"]
 
@@ -36,7 +36,7 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
 
     Returns
     -------
-    ``(n_genes,)`` float32 bins: whole numbers, and halves where the middle lies between two.
+    ``(n_genes,)`` float32 bins, whole numbers: a middle between two is rounded down.
 
     Raises
     ------
@@ -59,11 +59,9 @@ def bin_values(row: ArrayLike, n_bins: int = 51, *, ties: Ties = "middle", seed:
         raise ValueError(f"bin_values takes the values of one cell, (n_genes,), not an array of shape {row.shape}.")
     if not (row >= 0).all() or not np.isfinite(row).all():
         raise ValueError("Values to bin must be finite and at least 0.")
-    expressed = np.flatnonzero(row)
-    bins = np.zeros(len(row), np.float32)
-    out = np.empty(len(expressed), np.float32)
-    bin_expressed(row[expressed], n_bins, ties == "spread", np.uint64(derive_key(seed, "ties")), 0, expressed, out)
-    bins[expressed] = out
+    bins, genes = row.copy(), np.arange(len(row))
+    if row.any():
+        bin_in_place(bins, n_bins, ties == "spread", np.uint64(derive_key(seed, "ties")), 0, genes, genes)
     return bins
 
 

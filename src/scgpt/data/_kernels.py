@@ -99,42 +99,45 @@ def bin_range(first, last, n, n_bins):
 
 
 @numba.njit
-def bin_expressed(values, n_bins, spread, key, cell, gene_ids, out):
-    """Write the bins of one cell's ``values``, all above 0, into ``out``."""
-    n = len(values)
-    highest_value, whole = np.float32(0), True
-    for i in range(n):
-        highest_value = max(highest_value, values[i])
-        whole = whole and values[i] == np.floor(values[i])
+def bin_in_place(values, n_bins, spread, key, cell, genes, slots):
+    """Replace the values of one cell by their bins; value ``i`` is that of ``genes[slots[i]]``, and 0 stays 0."""
+    n, highest_value, whole = 0, np.float32(0), True
+    for value in values:
+        n += value > 0
+        highest_value = max(highest_value, value)
+        whole = whole and value == np.floor(value)
     # Of each distinct value the lowest and the highest bin. Counts are their own place in the list; others are looked up.
     if whole and highest_value < _MOST_COUNTS:
         distinct = np.empty(0, np.float32)
-        bins = np.zeros((int(highest_value) + 1, 2), np.int64)
-        for i in range(n):
-            bins[int(values[i]), 0] += 1
-        first = 0
-        for value in range(len(bins)):
-            count = bins[value, 0]
+        lowest = np.zeros(int(highest_value) + 1, np.int64)
+        for value in values:
+            lowest[int(value)] += 1
+        highest = np.zeros_like(lowest)
+        lowest[0], first = 0, 0
+        for value in range(1, len(lowest)):
+            count = lowest[value]
             if count > 0:
-                bins[value, 0], bins[value, 1] = bin_range(first, first + count - 1, n, n_bins)
+                lowest[value], highest[value] = bin_range(first, first + count - 1, n, n_bins)
                 first += count
     else:
-        distinct = np.sort(values)
-        bins = np.empty((n, 2), np.int64)
+        distinct = np.sort(values[values > 0])
+        lowest, highest = np.zeros(n, np.int64), np.zeros(n, np.int64)
         k, first = 0, 0
         for i in range(n):
             if i == n - 1 or distinct[i + 1] > distinct[i]:
                 distinct[k] = distinct[i]
-                bins[k, 0], bins[k, 1] = bin_range(first, i, n, n_bins)
+                lowest[k], highest[k] = bin_range(first, i, n, n_bins)
                 k, first = k + 1, i + 1
         distinct = distinct[:k]
-    for i in range(n):
-        place = np.searchsorted(distinct, values[i]) if len(distinct) else int(values[i])
-        lowest, highest = bins[place, 0], bins[place, 1]
-        if spread:
-            out[i] = lowest + int(uniform(key, cell, gene_ids[i]) * (highest - lowest + 1))
-        else:
-            out[i] = (lowest + highest) // 2
+    middle = ((lowest + highest) // 2).astype(np.float32)
+    for i in range(len(values)):
+        if values[i] > 0:
+            place = np.searchsorted(distinct, values[i]) if len(distinct) else int(values[i])
+            if spread:
+                n_possible = highest[place] - lowest[place] + 1
+                values[i] = lowest[place] + int(uniform(key, cell, genes[slots[i]]) * n_possible)
+            else:
+                values[i] = middle[place]
 
 
 # A slot is a gene's place among the genes that the data set and the vocabulary share.
@@ -208,12 +211,7 @@ def fill(
                 cell_slots[place], cell_values[place] = slot, data[i]
                 k += 1
         if n_bins > 0 and k > 0:
-            expressed = np.flatnonzero(cell_values)
-            bins = np.empty(k, np.float32)
-            bin_expressed(
-                cell_values[expressed], n_bins, spread, key, cell_index[cell], genes[cell_slots[expressed]], bins
-            )
-            cell_values[expressed] = bins
+            bin_in_place(cell_values, n_bins, spread, key, cell_index[cell], genes, cell_slots)
 
         position = offsets[cell]
         gene_ids[position], values[position] = cls_id, cls_value
