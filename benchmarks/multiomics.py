@@ -344,7 +344,7 @@ def settings(method: str) -> str:
     from scgpt.tl import _integrate_modalities
 
     recipe = _integrate_modalities
-    return str((recipe.FROM_SCRATCH, recipe.DAR)) if method.startswith("scGPT") else ""
+    return str((recipe.FROM_SCRATCH, recipe.BATCHES)) if method.startswith("scGPT") else ""
 
 
 def planned(args: argparse.Namespace) -> list[_runs.Planned]:

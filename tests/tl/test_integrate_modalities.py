@@ -65,8 +65,13 @@ def test_a_mosaic_of_studies(cite, multiome):
     for copy, n in zip(copies.values(), (30, 20), strict=True):
         assert copy.obsm["X_scGPT"].shape == (n, 16)
         assert list(copy.uns["scgpt"]["X_scGPT"]["batches"]) == ["cite:x", "cite:y", "multiome"]
-    # Modalities are told apart by their batches: the adversary works against it.
-    assert "'dar': 30" in copies["cite"].uns["scgpt"]["X_scGPT"]["training"]
+    assert "'dar'" not in copies["cite"].uns["scgpt"]["X_scGPT"]["training"]
+
+
+def test_an_adversary_on_request(cite, multiome):
+    asked = {"network_kwargs": SMALL | {"adversary": True}, "train_kwargs": {"objectives": {"zero": 1000, "dar": 10}}}
+    copies = integrate({"cite": cite, "multiome": multiome}, batch_key="donor", copy=True, **asked)
+    assert "'dar': 10" in copies["cite"].uns["scgpt"]["X_scGPT"]["training"]
 
 
 def test_genes_alone_stand_beside_modalities(cite, multiome):

@@ -106,9 +106,9 @@ def test_gradients_are_clipped(model):
 
 
 def test_bfloat16_stays_close_to_float32_and_is_chosen_where_the_device_has_it(counts, monkeypatch):
-    def losses(**settings) -> np.ndarray:
+    def losses(d_model: int = 8, **settings) -> np.ndarray:
         SCGPT.setup_anndata(counts)
-        model = SCGPT(counts, d_model=8, n_layers=1, n_heads=2)
+        model = SCGPT(counts, d_model=d_model, n_layers=1, n_heads=2)
         model.train(3, enable_progress_bar=False, **settings)
         assert {p.dtype for p in model.module.parameters()} == {torch.float32}
         return model.history["validation_loss"].to_numpy(float)
@@ -117,8 +117,10 @@ def test_bfloat16_stays_close_to_float32_and_is_chosen_where_the_device_has_it(c
     assert (whole != half).any()
     assert half == pytest.approx(whole, rel=0.01)
     assert (losses(precision="32-true") == whole).all()
-    monkeypatch.setattr("scgpt.model._training.resolve_precision", lambda device, precision: "bfloat16")
-    assert (losses() == half).all()
+    wide = losses(256, precision="bf16-mixed")
+    monkeypatch.setattr("scgpt.train._precision.has_bfloat16", lambda device: True)
+    assert (losses() == whole).all()  # in a narrow network it does not pay
+    assert (losses(256) == wide).all()
 
 
 def test_bfloat16_clips_as_float32_does_with_a_fused_optimizer(model):

@@ -36,9 +36,9 @@ from scgpt.train import (
     latest_checkpoint,
     parts_of,
     split_cells,
+    training_precision,
 )
 
-from ._passes import resolve_precision
 from ._query import check_surgery
 
 UNKNOWN_SHARES = (0.25, 0.5, 0.75)  # as the authors pretrain
@@ -142,7 +142,8 @@ class TrainingMixin:
         devices
             The one device to train on: 1, or a list with its number.
         precision
-            As in Lightning, or ``"auto"``: ``"bf16-mixed"`` on GPUs that have bfloat16, else ``"32-true"``.
+            As in Lightning, or ``"auto"``: ``"bf16-mixed"`` on devices that compute in bfloat16, on a CPU for networks of
+            a width of 256 or more; else ``"32-true"``.
         plan_kwargs
             For :class:`~scgpt.train.ScGPTTrainingPlan`: ``schedule``, ``warmup_steps``, ``weight_decay``, ...
         **trainer_kwargs
@@ -192,7 +193,7 @@ class TrainingMixin:
             )
         if precision == "auto":
             device = parse_device_args(accelerator, devices, return_device="torch", validate_single_device=True)[-1]
-            precision = "bf16-mixed" if resolve_precision(device, "auto") == "bfloat16" else "32-true"
+            precision = training_precision(device, self.module.network.config.d_model)
         seed = (settings.seed or 0) if seed is None else seed
         if not isinstance(max_epochs, int | np.integer) or max_epochs < 0:  # Lightning takes -1 for no end
             raise ValueError(f"max_epochs must be a whole number of at least 0, not {max_epochs!r:.50}.")

@@ -72,7 +72,7 @@ class PretrainingConfig:
     seed
         Of weights, order, unknown genes, ties and dropout.
     precision
-        As in Lightning, or ``"auto"``: ``"bf16-mixed"`` on GPUs that have bfloat16, else ``"32-true"``.
+        As in Lightning, or ``"auto"``: see :func:`scgpt.train.training_precision`.
     accelerator
         As in Lightning.
     devices

@@ -29,6 +29,7 @@ from scgpt.train import (
     latest_checkpoint,
     lightning_quiet,
     remove_other_states,
+    training_precision,
 )
 
 from ._config import PretrainingConfig
@@ -192,7 +193,8 @@ def _trainer(
     precision = settings.precision
     if precision == "auto":
         on_gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+        device = torch.device("cuda" if on_gpu else "cpu")
+        precision = training_precision(device, module.network.config.d_model)
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         max_steps=settings.max_steps or -1,

@@ -41,10 +41,9 @@ FROM_SCRATCH: dict[str, Any] = {
     "cells_seen": 40_000,
     "epochs": (5, 80),
 }
-BATCHES = {"batch_embedding": True, "adversary": True}
-# Of the adversary, where batches lack modalities: then what tells modalities apart tells batches apart. The weight is that of
-# the integration of batches; on mosaic data none has been tried.
-DAR = 30
+# No adversary, where batches lack modalities either: on training cells of a mosaic of bmmc_cite_d5 and bmmc_multiome_a, which
+# share 168 genes, AvgBIO / AvgBATCH fell from 0.516 / 0.777 to 0.510 / 0.713 at a weight of 10 and to 0.473 / 0.561 at 30.
+BATCHES = {"batch_embedding": True}
 
 
 def integrate_modalities(
@@ -89,12 +88,7 @@ def integrate_modalities(
         f"Integrating {joint.n_obs} cells of {len(batches)} {'batches' if len(batches) > 1 else 'batch'} over "
         f"{', '.join(f'{n} features of {kind}' for kind, n in features.items())}; {n_all} cells have all modalities."
     )
-    objectives = dict(FROM_SCRATCH["training"]["objectives"])
-    network = dict(FROM_SCRATCH["network"])
-    if len(batches) > 1:
-        network |= BATCHES
-        if _is_mosaic(joint, column):
-            objectives["dar"] = DAR
+    network = FROM_SCRATCH["network"] | (BATCHES if len(batches) > 1 else {})
     if checkpoint is not None:  # which has its own
         del network["n_layers"], network["norm"]
     network |= network_kwargs
@@ -103,14 +97,13 @@ def integrate_modalities(
         if trained.module.network.config.norm == "pre":
             start_from_genes(trained.module.network)
     else:
-        fresh = ["batches", "dar", "gepc"] if len(batches) > 1 else ["gepc"]
+        fresh = ["gepc", *(["batches"] if len(batches) > 1 else []), *(["dar"] if network.get("adversary") else [])]
         changes: dict[str, Any] = {"n_batches": len(batches)} | network
         trained = MultiSCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **changes)
         trained.tokenizer = replace(trained.tokenizer, max_length=max(features.values()) + 1)
     if max_epochs is None:
         max_epochs = epochs_of(FROM_SCRATCH, joint.n_obs)
-    training = {"train_size": 1.0, "seed": seed} | FROM_SCRATCH["training"] | {"objectives": objectives}
-    training |= dict(train_kwargs)
+    training = {"train_size": 1.0, "seed": seed} | FROM_SCRATCH["training"] | dict(train_kwargs)
     training["plan_kwargs"] = FROM_SCRATCH["training"]["plan_kwargs"] | train_kwargs.get("plan_kwargs", {})
     trained.train(max_epochs, enable_progress_bar=progress_bar, **training)
     if save is not None:
@@ -140,12 +133,6 @@ def integrate_modalities(
             network=str(trained.module.network.config),
             training=str(training),
         )
-
-
-def _is_mosaic(joint: MuData, batch_key: str) -> bool:
-    """Whether a batch lacks a modality that another has."""
-    batches = joint.obs[batch_key].to_numpy()
-    return any(not joint.obsm[kind][batches == batch].any() for kind in joint.mod for batch in np.unique(batches))
 
 
 def _names_by(gene_key: str | None, gene_mapping: Any, checkpoint: Checkpoint | None) -> Any:

@@ -11,6 +11,7 @@ from ._order import CellOrder
 from ._pairs import PairDataModule, PairLoader
 from ._parts import PartOfStep
 from ._plan import ScGPTTrainingPlan, parameter_groups
+from ._precision import training_precision
 from ._quiet import lightning_quiet
 from ._resumable import ResumableLoader
 from ._runner import ScGPTTrainRunner, interrupts_raised
@@ -50,4 +51,5 @@ __all__ = [
     "parts_of",
     "remove_other_states",
     "split_cells",
+    "training_precision",
 ]
