@@ -4,7 +4,9 @@ Tasks:
 
 - ``cite``: bmmc_cite_d5, RNA and proteins of the same cells, two donors.
 - ``multiome``: bmmc_multiome_a, RNA and peaks of the same cells, two donors.
-- ``mosaic``: both, as two studies that share 168 genes; labels are the cell types, batches the studies.
+- ``mosaic``: both, as two studies that share 168 genes; labels are the cell types, batches the studies. AvgBATCH compares
+  cells of one type alone and hardly notices where all of a study lies apart, so ``mixing`` is told, too: how many of a
+  cell's 15 nearest are of another batch, over how many would be by chance.
 - ``asap``: asap_pbmc_protein, proteins alone, four batches of two protocols.
 - ``translation``: pbmc_10k_mosaic with the proteins of a fifth of the cells of pbmc10k hidden. Told is Spearman's correlation
   over these cells, the median protein, between prediction and truth, which is the centred log-ratio in the cell; the
@@ -13,7 +15,8 @@ Tasks:
 No method sees labels, and all see all cells: these are the cells that are integrated. Settings of scGPT were chosen by AvgBIO on
 the training cells of bmmc_cite_d5 (``benchmarks/splits``), the best of some thirty single runs, and these cells are scored here,
 too: its scores on ``cite`` are optimistic. bmmc_multiome_a and the translation, on training cells and seed 0, were looked at
-before the settings were fixed and changed none; the mosaic and asap_pbmc_protein were not. WNN (Hao 2021) gives a graph and
+before the settings were fixed and changed none; asap_pbmc_protein was not. That batches of a mosaic are normalised apart was
+chosen by mixing on the training cells of the mosaic, of six variants. WNN (Hao 2021) gives a graph and
 no embedding: its clusters are those of the graph, its silhouettes those of its diffusion map. scGLUE and scMoMaT are not run.
 
 Each run is a process of its own and is kept under ``benchmarks/results/multiomics``; what is there is not run again.
@@ -304,6 +307,17 @@ def correlation(predicted: np.ndarray, mdata: MuData, seed: int) -> dict[str, fl
     return {"Spearman, median protein": float(np.median(of_each)), "Spearman, lowest": float(np.min(of_each))}
 
 
+def mixing(embedding: np.ndarray, batches: pd.Series) -> float:
+    """How many of the 15 nearest cells are of another batch, over how many would be by chance; the mean over cells."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=16).fit(embedding).kneighbors(embedding, return_distance=False)[:, 1:]
+    codes = batches.cat.codes.to_numpy()
+    of_others = (codes[nearest] != codes[:, None]).mean(1)
+    by_chance = 1 - np.bincount(codes)[codes] / len(codes)
+    return float((of_others / by_chance).mean())
+
+
 def scores_of(embedding, studies: Studies, seed: int, n_bootstrap: int) -> dict[str, float]:
     import scgpt
     from scgpt.metrics._agreement import adjusted_rand_index, normalized_mutual_information
@@ -316,7 +330,7 @@ def scores_of(embedding, studies: Studies, seed: int, n_bootstrap: int) -> dict[
     scores = scgpt.metrics.integration_scores(cells, BATCH, LABEL, KEY, n_bootstrap=n_bootstrap, seed=seed)
     row = scores.iloc[0].to_dict()
     if graph is None:
-        return row
+        return row | {"mixing": mixing(embedding, cells.obs[BATCH])}
     labels = cells.obs[LABEL].cat.codes.to_numpy().astype(np.intp)
     tables = [_contingency(labels, c) for c in leiden(sp.coo_array(sp.triu(graph, k=1)), _RESOLUTIONS, seed)]
     best = max(tables, key=normalized_mutual_information)
@@ -344,7 +358,7 @@ def settings(method: str) -> str:
     from scgpt.tl import _integrate_modalities
 
     recipe = _integrate_modalities
-    return str((recipe.FROM_SCRATCH, recipe.BATCHES)) if method.startswith("scGPT") else ""
+    return str((recipe.FROM_SCRATCH, recipe.BATCHES, recipe.MOSAIC)) if method.startswith("scGPT") else ""
 
 
 def planned(args: argparse.Namespace) -> list[_runs.Planned]:
@@ -370,6 +384,7 @@ def table(results: list[dict]) -> pd.DataFrame:
             "AvgBIO",
             "AvgBATCH",
             "Overall",
+            "mixing",
             "Spearman, median protein",
             "Spearman, lowest",
         ):

@@ -234,6 +234,20 @@ def test_predictions_do_not_read_batches_that_lack_the_modality(translator, mdat
     assert model.extras["profiles"]["rna"]["batches"] == [0, 1]
 
 
+def test_predictions_are_of_cells_normalised_in_their_batch(mdata):
+    mdata.obs["batch"] = np.where(np.arange(N_CELLS) < 40, "a", "b")
+    MultiSCGPT.setup_mudata(mdata, batch_key="batch")
+    model = MultiSCGPT(mdata, zero=True, input_norm="domain", **SMALL)
+    train(model, objectives=OBJECTIVES)
+    whole = model.predict_modality("protein", progress_bar=False)
+    other = mdata.copy()
+    other.obs["batch"] = np.where(other.obs["batch"] == "a", "b", "a")
+    assert not np.allclose(model.predict_modality("protein", other, progress_bar=False), whole)
+    other.obs["batch"] = "c"
+    with pytest.raises(ValueError, match="batches that the model was not trained on"):
+        model.predict_modality("protein", other)
+
+
 def test_what_cannot_be_predicted(model, translator, mdata):
     with pytest.raises(ValueError, match="objectives 'zero' and 'levels'"):
         model.predict_modality("protein")

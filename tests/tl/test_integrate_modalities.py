@@ -53,6 +53,7 @@ def test_one_embedding_of_all_modalities(cite, tmp_path, caplog):
     assert (record["function"], record["checkpoint"]) == ("scgpt.tl.integrate", "trained from scratch")
     assert (record["max_epochs"], list(record["batches"])) == (1, ["x", "y"])
     assert "'drop_modality': 0.3" in record["training"] and "'dar'" not in record["training"]
+    assert "input_norm=None" in record["network"]  # no batch lacks a modality
     assert "donor" not in cite.obs  # nothing else is written
     integrate(cite, batch_key="donor", key_added="again")
     assert np.array_equal(cite.obsm["again"], embedding)
@@ -65,7 +66,8 @@ def test_a_mosaic_of_studies(cite, multiome):
     for copy, n in zip(copies.values(), (30, 20), strict=True):
         assert copy.obsm["X_scGPT"].shape == (n, 16)
         assert list(copy.uns["scgpt"]["X_scGPT"]["batches"]) == ["cite:x", "cite:y", "multiome"]
-    assert "'dar'" not in copies["cite"].uns["scgpt"]["X_scGPT"]["training"]
+    # Tokens of different features, and of modalities that only one study has, must not tell the studies apart.
+    assert "input_norm='domain'" in copies["cite"].uns["scgpt"]["X_scGPT"]["network"]
 
 
 def test_an_adversary_on_request(cite, multiome):

@@ -379,7 +379,11 @@ class EmbeddingMixin:
             strange = sorted(set(names[labels < 0]))
             raise ValueError(
                 f".obs[{column!r}] names batches that the model was not trained on: {strange[:5]}. "
-                f"{type(self).__name__}.load_query_data(adata, model) makes room for them."
+                + (
+                    f"{type(self).__name__}.load_query_data(adata, model) makes room for them."
+                    if hasattr(self, "load_query_data")
+                    else "Train a model with them."
+                )
             )
         return labels
 

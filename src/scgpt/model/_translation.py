@@ -33,6 +33,7 @@ class TranslationMixin:
     is_trained: bool
     train_indices: NDArray[np.int64]
     _cells_of: Any
+    _batch_labels: Any
     _kinds_of: Any
     _registered_cells: Any
     _given_or_own: Any
@@ -83,7 +84,8 @@ class TranslationMixin:
         KeyError
             When the model knows no such modality or feature, or ``mdata`` has no other.
         ValueError
-            When the model was not trained with the objectives ``zero`` and ``levels``.
+            When the model was not trained with the objectives ``zero`` and ``levels``; when cells have batches that it was not
+            trained on and that it reads.
         """
         mdata = self._given_or_own(mdata)
         profile = self._profile(modality)
@@ -97,7 +99,7 @@ class TranslationMixin:
         if not self.is_trained:
             warn_user("The model is not trained; its predictions mean nothing yet.")
         rows = _rows(mdata, indices)
-        cells = self._cells_of(mdata, wanted)
+        cells = self._cells_of(mdata, wanted, self._batch_labels(mdata, decodes=False))
         present = cells.present[rows]
         result = np.full((len(rows), len(names)), np.nan, np.float32)
         asked = pd.Index(profile["features"]).get_indexer(names)
