@@ -382,6 +382,31 @@ def scale() -> Figure:
     return figure
 
 
+def scaling() -> Figure:
+    """Scores over the number of cells pretrained on, of models as they are and fine-tuned."""
+    runs = kept("scaling")
+    scores = pd.DataFrame(list(runs["scores"])).groupby(runs["name"])
+    mean, spread = scores.mean(), scores.std(ddof=0)
+    sizes = {name: int(name.split()[0].replace(",", "")) for name in mean.index if name.endswith(" cells")}
+    sizes = dict(sorted(((name, n) for name, n in sizes.items() if len(name.split()) == 2), key=lambda item: item[1]))
+    figure, axes = panels(1, 3, 2.8, width=9.5, share_names=False)
+    measures = {
+        "annotation, macro F1": ("macro_F1", "kNN macro_F1"),
+        "integration, AvgBIO": ("AvgBIO", "zero-shot AvgBIO"),
+        "integration, AvgBATCH": ("AvgBATCH", "zero-shot AvgBATCH"),
+    }
+    for ax, (title, (tuned, as_it_is)) in zip(axes[0], measures.items(), strict=True):
+        for column, label, color in ((tuned, "fine-tuned", BLUE), (as_it_is, "as it is", GREEN)):
+            values = mean.loc[list(sizes), column], spread.loc[list(sizes), column]
+            ax.errorbar(list(sizes.values()), *values, marker="o", markersize=5, color=color, label=label)
+        ax.axhline(mean.loc["not pretrained", tuned], color=GREY, linestyle="--", label="not pretrained")
+        ax.set(xscale="log", xlabel="cells pretrained on")
+        ax.set_title(title, loc="left")
+        ax.grid(axis="y", color="0.9", linewidth=0.7)
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
 def index() -> Figure:
     found = sorted((_runs.RESULTS / "index").glob("*.json"))
     table = pd.DataFrame([row for path in found for row in json.loads(path.read_text())["results"]])
@@ -417,6 +442,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "networks": networks,
     "speed": speed,
     "scale": scale,
+    "scaling": scaling,
     "index": index,
     "overview": _overview.draw,
 }

@@ -26,7 +26,6 @@ from pathlib import Path
 import _data
 import _runs
 import anndata
-import matplotlib
 import mini
 import numpy as np
 import pandas as pd
@@ -35,8 +34,6 @@ from sklearn.neighbors import KNeighborsClassifier
 import scgpt
 from scgpt.metrics import baselines
 from scgpt.pretraining import PretrainingConfig, pretrain
-
-matplotlib.use("agg")
 
 RUNS = _runs.RESULTS / "scaling"
 MODELS = mini.FOLDER / "scaling"
@@ -171,25 +168,6 @@ def table(results: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def plot(results: list[dict], path: Path) -> None:
-    """Scores over the number of cells pretrained on."""
-    import matplotlib.pyplot as plt
-
-    scores = pd.DataFrame([{"name": r["name"]} | r["scores"] for r in results]).groupby("name")
-    mean, spread = scores.mean(), scores.std(ddof=0)
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.5), constrained_layout=True)
-    columns = (("macro_F1", "kNN macro_F1"), ("AvgBIO", "zero-shot AvgBIO"), ("Overall", "zero-shot Overall"))
-    for ax, (tuned, as_it_is) in zip(axes, columns, strict=True):
-        for column, label in ((tuned, "fine-tuned"), (as_it_is, "as it is")):
-            sizes = [n for _, n in SIZES.values()]
-            ax.errorbar(sizes, mean.loc[list(SIZES), column], spread.loc[list(SIZES), column], marker="o", label=label)
-        ax.axhline(mean.loc[NOT_PRETRAINED, tuned], color="grey", label=NOT_PRETRAINED)
-        ax.set(xscale="log", xlabel="cells pretrained on", ylabel=tuned.replace("_", " "))
-    axes[0].legend()
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps and cells, to see that it runs")
@@ -210,7 +188,6 @@ def main() -> None:
     text = table(results).to_markdown(index=False)
     print(text)
     if not args.quick:
-        plot(results, _runs.RESULTS / "scaling.png")
         (_runs.RESULTS / "scaling.md").write_text(
             f"# Pretraining on more cells\n\nMade by `benchmarks/scaling.py`.\n\n{text}\n"
         )
