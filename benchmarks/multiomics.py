@@ -228,6 +228,30 @@ def mofa(studies, task, seed, epochs):
     return joint.obsm["X_mofa"]
 
 
+def sc_momat(studies, task, seed, epochs):
+    """Factors of cells, of matrices that batches have in common or lack; RNA over the genes that all studies share."""
+    from scmomat import preprocess, scmomat_model
+
+    batch = observed(studies)[BATCH]
+    rows = [np.flatnonzero(batch == name) for name in batch.cat.categories]
+    counts: dict[str, object] = {"nbatches": len(rows)}
+    for kind, name in {"rna": "RNA", "atac": "ATAC", "protein": "Protein"}.items():
+        parts = [mdata.mod[kind] for mdata in studies.values() if kind in mdata.mod]
+        if parts:
+            whole = anndata.concat(parts)
+            place = whole.obs_names.get_indexer(batch.index)
+            blocks = [whole[place[cells]].X if (place[cells] >= 0).all() else None for cells in rows]
+            counts[kind] = [
+                None if x is None else preprocess(sp.csr_matrix(x).toarray().astype(float), name) for x in blocks
+            ]
+    model = scmomat_model(counts, K=N_COMPONENTS, seed=seed)
+    model.train_func(T=epochs or 4000)
+    factors = np.empty((len(batch), N_COMPONENTS))
+    for cells, values in zip(rows, model.extract_cell_factors(), strict=True):
+        factors[cells] = values
+    return factors
+
+
 def hidden_proteins(mdata: MuData, seed: int) -> np.ndarray:
     """Which cells that have proteins lose them."""
     return np.random.default_rng(seed).random(mdata.mod["protein"].n_obs) < 0.2
@@ -295,7 +319,10 @@ METHODS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "scGPT translates": (scgpt_translates, ("translation",)),
     "15 neighbours by RNA": (knn_of_rna, ("translation",)),
     "30 neighbours by RNA": (knn_of_rna_30, ("translation",)),
-} | ({"MOFA+": (mofa, PAIRED)} if find_spec("mofapy2") else {})
+}
+# What is no part of the development environment.
+METHODS |= {"MOFA+": (mofa, PAIRED)} if find_spec("mofapy2") else {}
+METHODS |= {"scMoMaT": (sc_momat, (*PAIRED, "mosaic"))} if find_spec("scmomat") else {}
 WITHOUT_SEEDS = ("PCA and LSI side by side", "PCA of RNA", "WNN")
 
 

@@ -72,7 +72,8 @@ class PretrainingConfig:
     seed
         Of weights, order, unknown genes, ties and dropout.
     precision
-        As in Lightning, or ``"auto"``: see :func:`scgpt.train.training_precision`.
+        As in Lightning, or ``"auto"``: ``"bf16-mixed"`` on devices that compute in bfloat16, on a CPU for networks of a
+        width of 256 or more; else ``"32-true"``.
     accelerator
         As in Lightning.
     devices
