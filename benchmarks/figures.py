@@ -225,6 +225,7 @@ def multiomics() -> Figure:
         "totalVI",
         "MultiVI",
         "MOFA+",
+        "scMoMaT",
         "WNN",
         "PCA and LSI side by side",
         "PCA of RNA",

@@ -17,7 +17,8 @@ the training cells of bmmc_cite_d5 (``benchmarks/splits``), the best of some thi
 too: its scores on ``cite`` are optimistic. bmmc_multiome_a and the translation, on training cells and seed 0, were looked at
 before the settings were fixed and changed none; asap_pbmc_protein was not. That batches of a mosaic are normalised apart was
 chosen by mixing on the training cells of the mosaic, of seven variants. WNN (Hao 2021) gives a graph and
-no embedding: its clusters are those of the graph, its silhouettes those of its diffusion map. scGLUE and scMoMaT are not run.
+no embedding: its clusters are those of the graph, its silhouettes those of its diffusion map. Of scMoMaT the factors are scored, without
+the graph that it can make of them. scGLUE is not run: it wants the places of genes in the genome, which the files lack.
 
 Each run is a process of its own and is kept under ``benchmarks/results/multiomics``; what is there is not run again.
 

@@ -50,6 +50,17 @@ def find_golden(golden: Path, request: pytest.FixtureRequest) -> Callable[[str],
 
 
 @pytest.fixture
+def auto_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``precision="auto"`` be float32 on every machine, for tests of what another precision only comes close to."""
+    from scgpt.nn import _precision
+
+    real = _precision._capabilities
+    monkeypatch.setattr(
+        _precision, "_capabilities", lambda: {name: has for name, has in real().items() if "bf16" not in name}
+    )
+
+
+@pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Let networks run out of memory with more tokens at a time than given, on the way back if asked for.
 

@@ -27,7 +27,10 @@ ANSWERS = [path.relative_to(HERE) for made in VERSIONS for path in sorted((HERE 
 # Of what is computed from what was read. Steps of training that follow add to the difference between two processors.
 CLOSE = {"run": 1e-3}
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:`weights_only` was not set")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:`weights_only` was not set"),
+    pytest.mark.usefixtures("auto_is_float32"),
+]
 
 
 def test_this_version_has_its_folder():

@@ -13,6 +13,8 @@ import scgpt
 from scgpt.data import Tokenizer
 from scgpt.model import SCGPT
 
+pytestmark = pytest.mark.usefixtures("auto_is_float32")
+
 TINY = {"d_model": 8, "n_layers": 1, "n_heads": 2, "max_length": 40}
 SETS = {"early": [f"GENE{i}" for i in range(20)], "even": [f"GENE{i}" for i in range(0, 60, 2)], "one": ["GENE59"]}
 

@@ -6,6 +6,8 @@ import torch
 
 from scgpt.model import SCGPT
 
+pytestmark = pytest.mark.usefixtures("auto_is_float32")
+
 
 @pytest.fixture(scope="module")
 def model(golden) -> SCGPT:

@@ -11,6 +11,8 @@ import torch
 from scgpt.data import TokenBatch, bin_values, unbin_values, values_of_bins
 from scgpt.model import SCGPT
 
+pytestmark = pytest.mark.usefixtures("auto_is_float32")
+
 N_GENES = 40
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "n_flags": 2, "dropout": 0.0}
 

@@ -15,6 +15,8 @@ from scgpt.model import SCGPT, SCGPTPerturbation, _passes
 from scgpt.model._base import BaseSCGPT
 from scgpt.model._perturbation import FROM_SCRATCH
 
+pytestmark = pytest.mark.usefixtures("auto_is_float32")
+
 TINY = {"d_model": 16, "n_layers": 1, "n_heads": 2}
 SHORT = {"batch_size": 32, "plan_kwargs": {"warmup_steps": 0}, "enable_progress_bar": False, "accelerator": "cpu"}
 

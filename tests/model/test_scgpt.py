@@ -12,6 +12,8 @@ from scgpt.data import match_genes
 from scgpt.hub import read_official
 from scgpt.model import SCGPT
 
+pytestmark = pytest.mark.usefixtures("auto_is_float32")
+
 TINY = {"d_model": 8, "n_layers": 1, "n_heads": 2}
 
 

@@ -8,6 +8,8 @@ import scipy.sparse as sp
 import scgpt
 from scgpt.model import SCGPT
 
+pytestmark = pytest.mark.usefixtures("auto_is_float32")
+
 
 @pytest.fixture
 def cells(rng) -> anndata.AnnData:

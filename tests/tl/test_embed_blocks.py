@@ -169,6 +169,7 @@ def test_wrong_arguments_are_named_at_once_and_wrong_values_in_the_end(matrix, m
         adata.obsm["X_scGPT"].compute()
 
 
+@pytest.mark.usefixtures("auto_is_float32")
 def test_a_shipped_model_leaves_the_data_behind_and_is_built_once(grouped_cells, monkeypatch):
     SCGPT.setup_anndata(grouped_cells)
     model = SCGPT(grouped_cells, d_model=8, n_layers=1, n_heads=2)

@@ -144,6 +144,7 @@ def test_a_killed_process_goes_on_where_it_was(cells, model, golden, tmp_path, m
     assert np.allclose(cells.obsm["X_scGPT"].compute(), cells.obsm["X_memory"], atol=1e-6)
 
 
+@pytest.mark.usefixtures("auto_is_float32")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
