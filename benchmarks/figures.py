@@ -388,8 +388,9 @@ def scaling() -> Figure:
     runs = kept("scaling")
     scores = pd.DataFrame(list(runs["scores"])).groupby(runs["name"])
     mean, spread = scores.mean(), scores.std(ddof=0)
-    sizes = {name: int(name.split()[0].replace(",", "")) for name in mean.index if name.endswith(" cells")}
-    sizes = dict(sorted(((name, n) for name, n in sizes.items() if len(name.split()) == 2), key=lambda item: item[1]))
+    numbers = {name: re.fullmatch(r"([\d,]+) cells", name) for name in mean.index}
+    sizes = {name: int(found[1].replace(",", "")) for name, found in numbers.items() if found}
+    sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
     figure, axes = panels(1, 3, 2.8, width=9.5, share_names=False)
     measures = {
         "annotation, macro F1": ("macro_F1", "kNN macro_F1"),

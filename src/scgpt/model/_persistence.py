@@ -329,9 +329,7 @@ def _training_of(history: Mapping[str, pd.DataFrame]) -> tuple[int | None, dict[
 
 def _check_batches(checkpoint: Checkpoint) -> None:
     """Raise for parts that know the batches of a checkpoint's own data, which are not those of other data."""
-    config = checkpoint.config
-    on = {"input_norm": config.input_norm == "domain", "batches": config.batch_embedding, "dar": config.adversary}
-    if kept := [part for part in on if on[part] and part not in checkpoint.report.fresh]:
+    if kept := [part for part in checkpoint.config.parts_of_batches if part not in checkpoint.report.fresh]:
         raise ValueError(
             f"Parts {kept} of this checkpoint were made for the batches of its own data. To train on other data, start "
             f"them from random weights: fresh={kept}. To go on with the same batches, use load(folder, adata)."

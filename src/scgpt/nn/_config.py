@@ -190,6 +190,16 @@ class ScGPTConfig:
         return self.d_model if self.batch_embedding or self.n_modalities else 0
 
     @property
+    def parts_of_batches(self) -> list[str]:
+        """Parts of the network that know the experimental batches of the data that it was made for."""
+        on = {
+            "input_norm": self.input_norm == "domain",
+            "batches": self.batch_embedding,
+            "dar": self.adversary,
+        }
+        return [part for part, is_on in on.items() if is_on]
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """Heads that are switched on, in the names of :meth:`ScGPTNetwork.forward`."""
         on = {

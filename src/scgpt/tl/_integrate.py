@@ -234,17 +234,11 @@ def integrate(
     if checkpoint is None:
         trained = SCGPT(joint, seed=seed, **tokens, **network)
     else:
+        changes = {"n_batches": joint.obs[batch_key].nunique()} | network
         # What knows the batches of other data, or reads what such a part adds.
-        made_for_batches = {
-            "batches": network["batch_embedding"],
-            "input_norm": network["input_norm"] == "domain",
-            "dar": network["adversary"],
-            "gep": True,
-            "gepc": network.get("gepc", True),
-        }
-        fresh = [part for part, on in made_for_batches.items() if on]
-        n_batches = joint.obs[batch_key].nunique()
-        trained = SCGPT.from_pretrained(checkpoint, joint, fresh=fresh, n_batches=n_batches, **network)
+        fresh = [*checkpoint.config.changed(**changes).parts_of_batches, "gep"]
+        fresh += ["gepc"] if network.get("gepc", True) else []
+        trained = SCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **changes)
         trained.tokenizer = replace(trained.tokenizer, **tokens)
     if max_epochs is None:
         max_epochs = recipe.get("max_epochs") or _epochs(recipe, joint.n_obs)

@@ -101,14 +101,8 @@ def integrate_modalities(
         if trained.module.network.config.norm == "pre":
             start_from_genes(trained.module.network)
     else:
-        parts = {
-            "gepc": True,
-            "batches": network.get("batch_embedding"),
-            "dar": network.get("adversary"),
-            "input_norm": network["input_norm"] == "domain",
-        }
-        fresh = [part for part, is_there in parts.items() if is_there]
         changes: dict[str, Any] = {"n_batches": len(batches)} | network
+        fresh = ["gepc", *checkpoint.config.changed(**changes).parts_of_batches]
         trained = MultiSCGPT.from_pretrained(checkpoint, joint, fresh=fresh, **changes)
         trained.tokenizer = replace(trained.tokenizer, max_length=max(features.values()) + 1)
     if max_epochs is None:
